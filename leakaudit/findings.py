@@ -1,0 +1,239 @@
+"""What an audit says: frozen data, shared by the rules, the confirmation and every reporter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How bad a finding is, in falling order."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    NOTE = "note"
+
+    @property
+    def rank(self) -> int:
+        """0 for note up to 4 for critical."""
+        return list(reversed(Severity)).index(self)
+
+    def at_least(self, other: Severity) -> bool:
+        """Whether this severity is as bad as `other` or worse."""
+        return self.rank >= other.rank
+
+
+class Verdict(StrEnum):
+    """What counting alone says of one layer. There is no "safe"."""
+
+    FLAGGED = "flagged"  # the equations may fix the layer's whole input
+    UNDERDETERMINED = "underdetermined"  # proven: they cannot fix all of it
+    UNDETERMINED = "undetermined"  # not understood
+    SAFE_BY_SLIDES = "safe-by-slides-formula"  # only under --counting slides, known to be wrong
+
+
+class Status(StrEnum):
+    """What confirmation found."""
+
+    CONFIRMED = "confirmed"
+    NOT_REPRODUCED = "not reproduced"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not run"
+
+
+class Scope(StrEnum):
+    """From what the reconstruction started."""
+
+    END_TO_END = "end to end"  # the shared gradients alone
+    LOCAL = "local"  # conditional: this layer given its true output gradient
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolicCounts:
+    """The counts as formulas in the layer's design parameters (text of sympy expressions)."""
+
+    unknowns: str
+    gradient_constraints: str
+    weight_constraints: str
+    margin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Unknowns and equations of one layer.
+
+    Attributes:
+        unknowns: |X|.
+        unread: Unknowns that no output depends on.
+        gradient_constraints: |A|.
+        weight_constraints: |B|, an upper bound where the activation is not invertible.
+        redundant: |A| + |B| minus what they can contribute to the rank at most (>= 0).
+        rank_bound: Upper bound on the rank of both sets of equations together.
+        gradient_rank_bound: The same for the gradient constraints alone.
+        symbolic: The formulas.
+    """
+
+    unknowns: int
+    unread: int
+    gradient_constraints: int
+    weight_constraints: int
+    redundant: int
+    rank_bound: int
+    gradient_rank_bound: int
+    symbolic: SymbolicCounts
+
+    @property
+    def determined_fraction(self) -> float:
+        """rho = rank_bound / |X|, between 0 and 1."""
+        return self.rank_bound / self.unknowns
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer with weights, counted. Shapes are per batch, `parameters` are plain JSON values."""
+
+    name: str
+    op: str
+    origin: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    parameters: dict[str, object]
+    counts: Counts | None
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """One derivation on the way: `premises` (facts) give the fact about `tensor`.
+
+    `kind` is the machine's name of the derivation, `derivation` the sentence for a reader, `fact`
+    what is then known ("value(x)", "gradient(conv1.out)"), `counts` the equations solved, if any.
+    """
+
+    kind: str
+    derivation: str
+    tensor: str
+    fact: str
+    premises: tuple[str, ...]
+    layer: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PathStop:
+    """Where the path ends (a layer or tensor name) and why."""
+
+    at: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeakPathReport:
+    """The way by which the input, or the features nearest to it, follow from the gradients.
+
+    `furthest` names the tensor nearest to the input whose value follows (None: none does).
+    """
+
+    reaches_input: bool
+    furthest: str | None
+    furthest_size: int
+    steps: tuple[PathStep, ...]
+    stopped: tuple[PathStop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Evidence for one finding. Numbers are None where they do not apply.
+
+    `mse` is against the probe (values in [0, 1] for images), `psnr` = 10·log10(1/mse) in dB,
+    `residual` is relative, `rank` and `condition` are those of the system that decides (the last
+    one solved), `attempts` lists everything that was tried.
+    """
+
+    status: Status
+    scope: Scope
+    reason: str
+    device: str | None = None
+    gradient_dtype: str | None = None
+    solver: str | None = None
+    rank: int | None = None
+    unknowns: int | None = None
+    condition: float | None = None
+    residual: float | None = None
+    mse: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    seconds: float | None = None
+    seed: int | None = None
+    probe: str | None = None
+    attempts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule met by one layer (or, where `layer` is None, by the model)."""
+
+    rule: str
+    title: str
+    severity: Severity
+    layer: str | None
+    message: str
+    fingerprint: str
+    remedy: str
+    url: str
+    confirmation: Confirmation | None = None
+    downgraded_because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something not audited, with the reason: an operator, a file, a confirmation."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputReport:
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """Paths of the pictures written for one probe by `--save-images`."""
+
+    original: str
+    reconstruction: str
+    difference: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """Everything said about one target. `error` is set, and the rest empty, where it failed."""
+
+    target: str
+    format: str
+    sha256: str | None
+    inputs: tuple[InputReport, ...] = ()
+    complete: bool = False
+    counting: str = "exact"
+    layers: tuple[LayerReport, ...] = ()
+    leak_path: LeakPathReport | None = None
+    findings: tuple[Finding, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    images: tuple[ImageReport, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """One run over all targets."""
+
+    tool_version: str
+    models: tuple[ModelReport, ...]

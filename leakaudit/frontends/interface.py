@@ -1,0 +1,41 @@
+"""What every frontend gives: a Graph, from a target the user named."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to read a model.
+
+    Attributes:
+        input_shapes: Shapes the user gave, by input name; the key "" means the only input.
+        batch_size: Examples per shared gradient. None: what the file fixes, or 1 where it is open.
+        frozen: Name patterns (fnmatch) of parameters that are not trained: they send no gradient.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch_size: int | None = None
+    frozen: tuple[str, ...] = ()
+
+    def is_frozen(self, parameter: str) -> bool:
+        """Whether a pattern of `frozen` matches this parameter name."""
+        return any(fnmatch.fnmatchcase(parameter, pattern) for pattern in self.frozen)
+
+
+def layer_name(weight: str | None, node: str, taken: set[str]) -> str:
+    """Name a layer the same way in every format, and add the name to `taken`.
+
+    The stem of the weight's name ("features.0" of "features.0.weight") where the file keeps
+    PyTorch's parameter names, otherwise the node's own name. A name already taken gets "#2", "#3".
+    """
+    base = weight.removesuffix(".weight") if weight and weight.endswith(".weight") else node
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}#{count}"
+    taken.add(name)
+    return name
