@@ -1,1 +1,6 @@
-"""See the modules."""
+"""Reporters: an AuditReport in, text out. See `interface` for the contract."""
+
+from leakaudit.report.interface import Reporter, RenderOptions
+from leakaudit.report.registry import REPORTERS, reporter
+
+__all__ = ["REPORTERS", "RenderOptions", "Reporter", "reporter"]

@@ -1,0 +1,150 @@
+"""Which pixels and which taps of a convolution meet, axis by axis.
+
+Everything a bound needs factorises over the axes: the taps form a grid, so do the pixels that one
+stride phase reads. The batch is one more axis, of kernel 1: its examples share the weights and
+meet in the same gradient constraints.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leakaudit.graph import Graph, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a convolution: `size` pixels, `kernel` taps."""
+
+    size: int
+    kernel: int = 1
+    stride: int = 1
+    padding_begin: int = 0
+    padding_end: int = 0
+    dilation: int = 1
+
+    @property
+    def positions(self) -> int:
+        """Output positions along this axis."""
+        return output_size(
+            self.size,
+            self.kernel,
+            self.stride,
+            self.padding_begin + self.padding_end,
+            self.dilation,
+        )
+
+    def reads(self, tap: int) -> range:
+        """Output positions at which this tap reads a real (unpadded) pixel."""
+        offset = tap * self.dilation - self.padding_begin  # pixel = position * stride + offset
+        first = max(0, -(offset // self.stride))
+        last = min(self.positions, (self.size - 1 - offset) // self.stride + 1)
+        return range(first, max(first, last))
+
+    def phase(self, tap: int) -> int:
+        """The stride phase of a tap: taps of different phases never read the same pixel."""
+        return tap * self.dilation % self.stride
+
+    def phases(self) -> dict[int, tuple[int, Counter[int]]]:
+        """Per stride phase: how many pixels it reads, and its taps counted by how often they read."""
+        pixels: dict[int, set[int]] = {}
+        taps: dict[int, Counter[int]] = {}
+        for tap in range(self.kernel):
+            positions = self.reads(tap)
+            offset = tap * self.dilation - self.padding_begin
+            phase = self.phase(tap)
+            pixels.setdefault(phase, set()).update(p * self.stride + offset for p in positions)
+            taps.setdefault(phase, Counter())[len(positions)] += 1
+        return {phase: (len(pixels[phase]), taps[phase]) for phase in pixels}
+
+    def real_taps(self) -> Counter[int]:
+        """Output positions counted by the number of their taps that read a real pixel."""
+        per_position = [0] * self.positions
+        for tap in range(self.kernel):
+            for position in self.reads(tap):
+                per_position[position] += 1
+        return Counter(per_position)
+
+
+def output_size(size, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
+    """Output positions along one axis; integers, or sympy expressions for the derivation.
+
+    `padding` is the sum of both ends. torch.nn.Conv2d's documentation states the equation.
+    """
+    return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def product_counts(counters: Iterable[Counter[int]]) -> Counter[int]:
+    """The counter of products over a grid whose axes have these counters."""
+
+    def multiply(left: Counter[int], right: Counter[int]) -> Counter[int]:
+        result: Counter[int] = Counter()
+        for a, times_a in left.items():
+            for b, times_b in right.items():
+                result[a * b] += times_a * times_b
+        return result
+
+    return reduce(multiply, counters, Counter({1: 1}))
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionGeometry:
+    """A convolution as counting sees it. A dense layer is one of kernel 1 over its tokens.
+
+    Attributes:
+        channels: N, input channels.
+        filters: F, output channels.
+        axes: The batch, then the spatial axes.
+        groups: g.
+        observed: Whether the weight's gradient is shared (False for frozen weights).
+        outputs_known: Whether weight constraints may be used at all.
+    """
+
+    channels: int
+    filters: int
+    axes: tuple[Axis, ...]
+    groups: int = 1
+    observed: bool = True
+    outputs_known: bool = True
+
+
+def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:
+    """The geometry of a Conv or Linear node.
+
+    Raises:
+        TypeError: The node has no weights to count.
+    """
+    from leakaudit.graph.operators import Conv, Linear
+
+    shape = graph.tensors[node.inputs[0]].shape
+    weight = graph.parameters[node.parameter("weight") or ""]
+    match node.op:
+        case Conv() as op:
+            spatial = tuple(
+                Axis(*sizes)
+                for sizes in zip(
+                    shape[2:],
+                    op.kernel,
+                    op.stride,
+                    op.padding_begin,
+                    op.padding_end,
+                    op.dilation,
+                    strict=True,
+                )
+            )
+            axes = (Axis(shape[0]), *spatial)
+            return ConvolutionGeometry(
+                shape[1], weight.shape[0], axes, op.groups, weight.trainable
+            )
+        case Linear() as op:
+            axes = tuple(Axis(size) for size in shape[:-1]) or (Axis(1),)
+            return ConvolutionGeometry(
+                op.in_features, op.out_features, axes, observed=weight.trainable
+            )
+        case _:
+            raise TypeError(f"{node.name} has no weights to count")

@@ -1,0 +1,83 @@
+"""Activation functions y = act(o): the derivative is written in the output (R-CONV, table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from leakaudit.graph import Node
+from leakaudit.graph.operators import Activation, Elu, Identity, LeakyRelu, Relu
+from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
+from leakaudit.leakpath.knowledge import Knowledge
+
+
+class ActivationGradient(Derivation):
+    kind: ClassVar[str] = "activation-gradient"
+    text: ClassVar[str] = "dl/do = dl/dy · act'(o), the derivative written in the output y"
+
+
+class ActivationInverse(Derivation):
+    kind: ClassVar[str] = "activation-inverse"
+
+    def sentence(self) -> str:
+        """Say where the activation can be inverted."""
+        if self.quality is Quality.ACTIVE:
+            return "o = y where y > 0; elsewhere only o <= 0 is known"
+        return "the activation is invertible: o = act⁻¹(y)"
+
+
+def invertible(op: Activation) -> bool:
+    """Whether the activation can be undone. A learned slope is checked when the path is replayed."""
+    match op:
+        case Relu():
+            return False
+        case LeakyRelu(slope):
+            return slope > 0
+        case Elu(alpha):
+            return alpha > 0
+        case _:
+            return True
+
+
+def output_determines_slope(op: Activation) -> bool:
+    """Whether act' is a function of the output: it is not where two slopes give one output."""
+    match op:
+        case LeakyRelu(slope):
+            return slope >= 0
+        case Elu(alpha):
+            return alpha >= 0
+        case _:
+            return True
+
+
+def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]:
+    """All derivations of an activation whose premises hold."""
+    (o,), (y,) = node.inputs, node.outputs
+    quality = known.quality(value(y))
+    if known.exact(gradient(y)):
+        if isinstance(op, Identity):
+            yield ActivationGradient(node.name, known.input_gradient_fact(node), (gradient(y),))
+        elif output_determines_slope(op) and (
+            quality is Quality.EXACT
+            # Pixels that the only reader does not read have gradient 0, whatever their value.
+            or (quality is Quality.READ and len(known.graph.uses[y]) == 1)
+        ):
+            yield ActivationGradient(
+                node.name, known.input_gradient_fact(node), (gradient(y), value(y))
+            )
+    if quality is not None and quality > Quality.SCALED:
+        if invertible(op):
+            yield ActivationInverse(node.name, value(o), (value(y),), quality=quality)
+        elif isinstance(op, Relu):
+            yield ActivationInverse(
+                node.name, value(o), (value(y),), quality=min(quality, Quality.ACTIVE)
+            )
+
+
+def stop(op: Activation, node: Node, known: Knowledge) -> str | None:
+    """Why nothing passes this activation."""
+    if not output_determines_slope(op):
+        return "the activation is not monotone: its output does not tell its derivative"
+    if not known.exact(gradient(node.outputs[0])):
+        return "the gradient of its output is not known"
+    return "the value of its output is not known"

@@ -1,0 +1,142 @@
+"""The fixpoint over all derivations, and the leak path read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from leakaudit.findings import LeakPathReport, PathStep, PathStop
+from leakaudit.graph import Graph
+from leakaudit.graph.operators import Activation
+from leakaudit.leakpath.derivations.registry import derive, stop
+from leakaudit.leakpath.facts import (
+    QUALITY_TEXT,
+    Derivation,
+    Fact,
+    Kind,
+    Quality,
+    gradient,
+    value,
+)
+from leakaudit.leakpath.knowledge import Knowledge
+
+
+class SumOverUses(Derivation):
+    kind: ClassVar[str] = "sum-over-uses"
+    text: ClassVar[str] = "the tensor is read more than once: its gradient is the sum over its uses"
+
+
+@dataclass(frozen=True, slots=True)
+class LeakPath:
+    """What follows from the gradients, and how.
+
+    Attributes:
+        knowledge: Every fact with its derivation.
+        target: The fact the path leads to: the value of a graph input, or of the tensor nearest
+            to the inputs; None where no value follows.
+        steps: The derivation tree of `target`, premises before conclusions.
+        report: The same for a reader.
+    """
+
+    knowledge: Knowledge
+    target: Fact | None
+    steps: tuple[Derivation, ...]
+    report: LeakPathReport
+
+
+def find_leak_path(graph: Graph, loss: str) -> LeakPath:
+    """Apply every operator's derivations until nothing new appears, then read off the path."""
+    known = Knowledge(graph, loss)
+    changed = True
+    while changed:
+        changed = False
+        # Backwards, because facts flow from the head to the input: few rounds suffice.
+        for node in reversed(graph.nodes):
+            for derivation in derive(node.op, node, known):
+                changed |= known.add(derivation)
+        for derivation in _sums(known):
+            changed |= known.add(derivation)
+
+    target = _target(known)
+    steps = derivation_tree(known, target) if target else ()
+    reaches = target is not None and target.tensor in graph.inputs and known.exact(target)
+    report = LeakPathReport(
+        reaches_input=reaches,
+        furthest=target.tensor if target else None,
+        furthest_size=prod(graph.tensors[target.tensor].shape) if target else 0,
+        steps=tuple(_step(step, known) for step in steps),
+        stopped=() if reaches else tuple(_stops(known)),
+    )
+    return LeakPath(known, target, steps, report)
+
+
+def derivation_tree(known: Knowledge, fact: Fact) -> tuple[Derivation, ...]:
+    """All derivations behind a fact, premises before conclusions, each once."""
+    ordered: dict[int, Derivation] = {}
+    pending: list[tuple[Fact, int, bool]] = [(fact, known.found, False)]
+    while pending:  # an explicit stack: graphs are deeper than Python's recursion limit
+        current, before, premises_done = pending.pop()
+        number, derivation = known.derivation(current, before)
+        if number in ordered:
+            continue
+        if premises_done:
+            ordered[number] = derivation
+        else:
+            pending.append((current, before, True))
+            pending.extend((premise, number, False) for premise in reversed(derivation.premises))
+    return tuple(ordered.values())
+
+
+def _sums(known: Knowledge) -> Iterator[Derivation]:
+    for tensor, uses in known.graph.uses.items():
+        if len(uses) < 2 or tensor in known.graph.outputs:
+            continue
+        parts = tuple(Fact(Kind.CONTRIBUTION, tensor, u.node.name, u.index) for u in uses)
+        if known.exact(*parts):
+            yield SumOverUses("", gradient(tensor), parts)
+
+
+def _target(known: Knowledge) -> Fact | None:
+    """The best-known value nearest to the inputs. Tensors stand in the order they are computed."""
+    for minimum in (Quality.ACTIVE, Quality.SCALED):
+        for tensor in known.graph.tensors:
+            if (known.quality(value(tensor)) or 0) >= minimum:
+                return value(tensor)
+    return None
+
+
+def _step(derivation: Derivation, known: Knowledge) -> PathStep:
+    fact = str(derivation.conclusion)
+    if derivation.quality is not Quality.EXACT:
+        fact = f"{fact} {QUALITY_TEXT[derivation.quality]}"
+    return PathStep(
+        kind=type(derivation).kind,
+        derivation=derivation.sentence(),
+        tensor=derivation.conclusion.tensor,
+        fact=fact,
+        premises=tuple(str(premise) for premise in derivation.premises),
+        layer=derivation.node,
+        counts=dict(derivation.counts),
+    )
+
+
+def _stops(known: Knowledge) -> Iterator[PathStop]:
+    """The nodes that the path reaches and does not pass, with the reason."""
+    stopped: dict[str, PathStop] = {}
+    for node in reversed(known.graph.nodes):
+        activations = [name for name in node.inputs if name in known.graph.tensors]
+        if not activations or all(known.exact(value(name)) for name in activations):
+            continue
+        heads = any(output in known.graph.outputs for output in node.outputs)
+        if not (heads or known.reached(node)):
+            continue
+        # An activation whose reader already stopped the path is its consequence, not one more stop.
+        readers = [use.node.name for output in node.outputs for use in known.graph.uses[output]]
+        if isinstance(node.op, Activation) and readers and all(r in stopped for r in readers):
+            continue
+        reason = stop(node.op, node, known)
+        if reason:
+            stopped[node.name] = PathStop(node.name, reason)
+    return iter(stopped.values())

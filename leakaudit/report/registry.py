@@ -1,0 +1,29 @@
+"""The list of reporters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from leakaudit.errors import UsageError
+from leakaudit.report.interface import Reporter
+from leakaudit.report.json_report import JsonReporter
+from leakaudit.report.table import TableReporter
+
+REPORTERS: Mapping[str, Reporter] = MappingProxyType(
+    {
+        "table": TableReporter(),
+        "json": JsonReporter(),
+    }
+)
+
+
+def reporter(name: str) -> Reporter:
+    """Return the reporter of this name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in REPORTERS:
+        raise UsageError(f"no report format {name!r}; use one of {', '.join(REPORTERS)}")
+    return REPORTERS[name]
