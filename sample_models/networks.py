@@ -4,6 +4,10 @@ Every builder returns a plain chain of layers named conv1, act1, conv2, ..., fla
 weights and biases drawn uniformly from (-0.5, 0.5) by a generator of its own, so that a network is
 the same in every run and building one leaves PyTorch's global generator alone. Losses are not part
 of the networks: cross-entropy, except for cnn6 and cnn6_d, whose single output is a logit.
+
+Weights this large saturate the losses: an example that the network already gets right sends a
+gradient of exactly zero, and a narrow ReLU layer may be dead. The seeds were picked so that on
+ordinary images label 0 is never the prediction and enough filters of every ReLU layer are alive.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ class SampleNetwork(nn.Sequential):
 def lenet() -> SampleNetwork:
     """LeNet of R-CONV."""
     return _lenet(
-        seed=1,
+        seed=9,
         filters=(12, 16, 12, 12),
         strides=(2, 2, 1, 1),
         activations=(_leaky_relu, _leaky_relu, nn.ReLU, nn.ReLU),
@@ -74,7 +78,7 @@ def lenet_o() -> SampleNetwork:
 def cnn6_o() -> SampleNetwork:
     """CNN6-O of R-CONV: six convolutions, ReLU after four of them."""
     return _lenet(
-        seed=4,
+        seed=17,
         filters=(12, 16, 3, 3, 3, 3),
         strides=(2, 2, 1, 1, 1, 1),
         activations=(_leaky_relu, _leaky_relu, nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU),
@@ -85,7 +89,7 @@ def cnn6_o() -> SampleNetwork:
 def lenet_4relu() -> SampleNetwork:
     """R-CONV's LeNet with ReLU everywhere but after the first convolution."""
     return _lenet(
-        seed=5,
+        seed=29,
         filters=(12, 22, 3, 3),
         strides=(2, 2, 1, 1),
         activations=(_leaky_relu, nn.ReLU, nn.ReLU, nn.ReLU),
@@ -96,7 +100,7 @@ def lenet_4relu() -> SampleNetwork:
 def lenet_allrelu() -> SampleNetwork:
     """R-CONV's LeNet with ReLU everywhere: a wide first convolution makes up for it."""
     return _lenet(
-        seed=6,
+        seed=10,
         filters=(77, 22, 3, 3),
         strides=(2, 2, 1, 1),
         activations=(nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU),
@@ -117,7 +121,7 @@ def lenet_dlg() -> SampleNetwork:
 
 def cnn6() -> SampleNetwork:
     """CNN6 of R-GAP: no biases, one logit, logistic loss."""
-    return _cnn6(seed=8, filters=(12, 36, 36, 36, 64, 128))
+    return _cnn6(seed=4, filters=(12, 36, 36, 36, 64, 128))
 
 
 # --- networks in which something stays undetermined ----------------------------------------------
@@ -125,13 +129,13 @@ def cnn6() -> SampleNetwork:
 
 def cnn6_d() -> SampleNetwork:
     """CNN6-d of R-GAP: cnn6 with fewer filters in the second convolution (20 instead of 36)."""
-    return _cnn6(seed=SEED9, filters=(12, 20, 36, 36, 64, 128))
+    return _cnn6(seed=6, filters=(12, 20, 36, 36, 64, 128))
 
 
 def lenet_underdetermined() -> SampleNetwork:
     """Four filters in the first convolution: 1324 equations for its 3072 unknowns."""
     return _lenet(
-        seed=10,
+        seed=5,
         filters=(4, 12, 12, 3),
         strides=(2, 2, 1, 1),
         activations=(_leaky_relu, _leaky_relu, _leaky_relu, _leaky_relu),
@@ -207,7 +211,7 @@ def _lenet(
     classes: int,
     kernels: Sequence[int] | None = None,
 ) -> SampleNetwork:
-    """Convolutions that keep the size (padding kernel // 2) but for the stride, and a dense head."""
+    """Convolutions with padding kernel // 2, each with an activation, then a dense layer."""
     network = SampleNetwork()
     channels, size = IMAGE_SHAPE[1], IMAGE_SHAPE[2]
     kernels = kernels or [5] * len(filters)

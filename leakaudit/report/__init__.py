@@ -1,6 +1,6 @@
 """Reporters: an AuditReport in, text out. See `interface` for the contract."""
 
-from leakaudit.report.interface import Reporter, RenderOptions
+from leakaudit.report.interface import RenderOptions, Reporter
 from leakaudit.report.registry import REPORTERS, reporter
 
 __all__ = ["REPORTERS", "RenderOptions", "Reporter", "reporter"]

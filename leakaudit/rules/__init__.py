@@ -1,4 +1,4 @@
-"""The rules: what makes a layer or a model worth a finding. One TOML file each, data and no code."""
+"""The rules: what makes a layer or a model worth a finding. One TOML file each, no code."""
 
 from leakaudit.rules.engine import LayerFacts, Match, ModelFacts, apply, evaluate_layer
 from leakaudit.rules.expression import Expression, ExpressionError

@@ -1,74 +1,23 @@
-"""Conditions of rules: a small expression language, read by whitelist and never by eval.
+"""Expressions of rules: one tree, two readers.
 
-The grammar is Python's, cut down to names from a given set, int and float literals, `+ - * / //`,
-`**` with a small literal exponent, comparisons (chainable), `and or not`, parentheses and the
-functions `min max floor ceil`. One tree serves two readers: `Expression.evaluate` computes exactly,
-in fractions, and `Expression.to_sympy` gives the formula for display and solving; only the latter
-imports sympy.
+`Expression.evaluate` computes exactly, in fractions; `Expression.to_sympy` gives the formula for
+display and solving, and alone imports sympy. A test holds the two against each other.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NoReturn
+from typing import Any
 
-from leakaudit.errors import UsageError
+from leakaudit.rules.grammar import Apply, ExpressionError, Literal, Name, Tree, read
+
+__all__ = ["Expression", "ExpressionError", "Value", "parse", "parse_condition"]
 
 Value = int | float | Fraction | bool
-
-MAX_LENGTH = 500
-MAX_DEPTH = 32
-MAX_EXPONENT = 8
-MAX_LITERAL = 10**15  # below 2**53: integers written as floats stay exact
-
-# ASCII only: Python folds look-alike letters of other scripts into one name.
-_FOREIGN = re.compile(r"[^A-Za-z0-9_ .,()+\-*/<>=!\t\r\n]")
-
-
-class ExpressionError(UsageError):
-    """An expression that is not allowed, or that has no value for the numbers it was given.
-
-    Attributes:
-        reason: What is wrong, without the place.
-        text: The expression.
-        column: Where, counted from 1; None where the whole expression is meant.
-    """
-
-    def __init__(self, reason: str, text: str, column: int | None = None) -> None:
-        where = "" if column is None else f" at column {column}"
-        shown = text if len(text) <= 80 else f"{text[:77]}..."
-        super().__init__(f"{reason}{where} of the expression {shown!r}")
-        self.reason = reason
-        self.text = text
-        self.column = column
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    value: Fraction
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """An operator or function, by its spelling ("-" with one operand is the sign)."""
-
-    op: str
-    operands: tuple[Tree, ...]
-
-
-Tree = Literal | Name | Apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +57,7 @@ class Expression:
                 raise ExpressionError(f"{name} has no value", self.text)
             known[name] = self._checked(name, values[name])
         try:
-            result = _value(self.tree, known)
+            result: bool | Fraction = _value(self.tree, known)
         except ZeroDivisionError:
             raise ExpressionError("division by zero", self.text) from None
         if isinstance(result, Fraction) and result.denominator == 1:
@@ -156,23 +105,8 @@ def parse(text: str, symbols: frozenset[str]) -> Expression:
     Raises:
         ExpressionError: The text is not in the grammar; the message says what and where.
     """
-    if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"{len(text)} characters, at most {MAX_LENGTH} are allowed", text)
-    if foreign := _FOREIGN.search(text):
-        raise ExpressionError(f"{foreign[0]!r} is not allowed", text, foreign.start() + 1)
-    line = re.sub(r"\s", " ", text)  # keeps the columns; line breaks mean nothing here
-    stripped = line.lstrip()
-    indent = len(line) - len(stripped)
-    if not stripped:
-        raise ExpressionError("nothing is written", text)
-    try:
-        root = ast.parse(stripped, mode="eval").body
-    except SyntaxError as error:
-        column = indent + (error.offset or 1)
-        raise ExpressionError(f"not an expression ({error.msg})", text, column) from None
-    except (MemoryError, RecursionError):
-        raise ExpressionError("nested too deeply", text) from None
-    return _Parser(text, indent, symbols).expression(root)
+    parsed = read(text, symbols)
+    return Expression(text, parsed.tree, parsed.numbers, parsed.flags, parsed.is_condition)
 
 
 def parse_condition(text: str, symbols: frozenset[str]) -> Expression:
@@ -187,157 +121,6 @@ def parse_condition(text: str, symbols: frozenset[str]) -> Expression:
     if isinstance(expression.tree, Name):  # alone, a name may be either; here it is a flag
         return Expression(text, expression.tree, frozenset(), expression.numbers, True)
     raise ExpressionError("a number, where a condition such as X <= A is needed", text)
-
-
-_BINARY: Mapping[type[ast.operator], str] = {
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.Div: "/",
-    ast.FloorDiv: "//",
-    ast.Pow: "**",
-}
-_COMPARE: Mapping[type[ast.cmpop], str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-}
-_FUNCTIONS = {"min": (2, MAX_LENGTH), "max": (2, MAX_LENGTH), "floor": (1, 1), "ceil": (1, 1)}
-_FORBIDDEN: Mapping[type[ast.expr], str] = {
-    ast.Attribute: "attribute access",
-    ast.Call: "calling anything but min, max, floor and ceil",
-    ast.Constant: "a constant other than a number",
-    ast.GeneratorExp: "a generator expression",
-    ast.IfExp: "a conditional expression",
-    ast.Starred: "an unpacked argument",
-    ast.Tuple: "a list of values",
-}
-
-
-class _Parser:
-    """Walks Python's syntax tree once, from what is needed at a place (number or truth) down."""
-
-    def __init__(self, text: str, indent: int, symbols: frozenset[str]) -> None:
-        self.text = text
-        self.indent = indent
-        self.symbols = symbols
-        self.numbers: set[str] = set()
-        self.flags: set[str] = set()
-
-    def expression(self, root: ast.expr) -> Expression:
-        is_condition = _is_truth(root)
-        tree = self.truth(root, 1) if is_condition else self.number(root, 1)
-        numbers, flags = frozenset(self.numbers), frozenset(self.flags)
-        return Expression(self.text, tree, numbers, flags, is_condition)
-
-    def truth(self, node: ast.expr, depth: int) -> Tree:
-        self.check_depth(node, depth)
-        match node:
-            case ast.BoolOp(op=op, values=values):
-                word = "and" if isinstance(op, ast.And) else "or"
-                return Apply(word, tuple(self.truth(value, depth + 1) for value in values))
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return Apply("not", (self.truth(operand, depth + 1),))
-            case ast.Compare(left=left, ops=ops, comparators=comparators):
-                sides = [self.number(side, depth + 1) for side in (left, *comparators)]
-                pairs = tuple(
-                    Apply(self.comparison(node, op), (sides[i], sides[i + 1]))
-                    for i, op in enumerate(ops)
-                )
-                return pairs[0] if len(pairs) == 1 else Apply("and", pairs)
-            case ast.Name():
-                return self.name(node, self.flags, self.numbers)
-            case _:
-                self.refuse(node, "a number, where a condition is needed")
-
-    def number(self, node: ast.expr, depth: int) -> Tree:
-        self.check_depth(node, depth)
-        match node:
-            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-                return self.literal(node, value)
-            case ast.Name():
-                return self.name(node, self.numbers, self.flags)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return Apply("-", (self.number(operand, depth + 1),))
-            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-                return self.number(operand, depth + 1)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                sides = (self.number(left, depth + 1), self.number(right, depth + 1))
-                self.check_sizes(node, _BINARY[type(op)], *sides)
-                return Apply(_BINARY[type(op)], sides)
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-                fewest, most = _FUNCTIONS[name]
-                if not fewest <= len(args) <= most:
-                    count = "one value" if most == 1 else "two values or more"
-                    self.fail(node, f"{name} takes {count}, not {len(args)}")
-                return Apply(name, tuple(self.number(arg, depth + 1) for arg in args))
-            case _:
-                self.refuse(node, "a condition, where a number is needed")
-
-    def literal(self, node: ast.expr, value: int | float) -> Literal:
-        # "not <=" also refuses infinity, which is how Python reads 1e999.
-        if not value <= MAX_LITERAL or 0 < value < 1 / MAX_LITERAL:
-            self.fail(node, f"a number outside 1/{MAX_LITERAL} to {MAX_LITERAL} is not allowed")
-        return Literal(Fraction(repr(value)))
-
-    def name(self, node: ast.Name, kind: set[str], other: set[str]) -> Name:
-        if node.id not in self.symbols:
-            close = difflib.get_close_matches(node.id, sorted(self.symbols), 1)
-            hint = f", did you mean {close[0]}?" if close else ""
-            self.fail(node, f"the name {node.id} is not known{hint}")
-        if node.id in other:
-            self.fail(node, f"{node.id} is used both as a number and as yes or no")
-        kind.add(node.id)
-        return Name(node.id)
-
-    def comparison(self, node: ast.expr, op: ast.cmpop) -> str:
-        if type(op) not in _COMPARE:
-            self.fail(node, 'comparing with "is" or "in" is not allowed')
-        return _COMPARE[type(op)]
-
-    def check_sizes(self, node: ast.expr, op: str, left: Tree, right: Tree) -> None:
-        if op in ("/", "//") and right == Literal(Fraction(0)):
-            self.fail(node, "division by zero")
-        if op != "**":
-            return
-        exponent = right.value if isinstance(right, Literal) else None
-        if exponent is None or exponent.denominator != 1 or exponent > MAX_EXPONENT:
-            self.fail(node, f"an exponent other than a whole number from 0 to {MAX_EXPONENT}")
-        if _has_power(left):
-            self.fail(node, "a power of a power is not allowed")
-
-    def check_depth(self, node: ast.expr, depth: int) -> None:
-        if depth > MAX_DEPTH:
-            self.fail(node, f"nested too deeply (more than {MAX_DEPTH} levels)")
-
-    def refuse(self, node: ast.expr, misplaced: str) -> NoReturn:
-        if _is_truth(node) or (isinstance(node, ast.BinOp) and type(node.op) in _BINARY):
-            self.fail(node, misplaced)
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            self.fail(node, misplaced)
-        what = _FORBIDDEN.get(type(node), type(node).__name__)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in _FUNCTIONS:
-                self.fail(node, "a named argument is not allowed" if node.keywords else misplaced)
-            what = f"calling {node.func.id}"
-        self.fail(node, f"{what} is not allowed")
-
-    def fail(self, node: ast.expr, reason: str) -> NoReturn:
-        raise ExpressionError(reason, self.text, self.indent + node.col_offset + 1)
-
-
-def _is_truth(node: ast.expr) -> bool:
-    negation = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
-    return negation or isinstance(node, ast.BoolOp | ast.Compare)
-
-
-def _has_power(tree: Tree) -> bool:
-    if not isinstance(tree, Apply):
-        return False
-    return tree.op == "**" or any(_has_power(operand) for operand in tree.operands)
 
 
 _COMPUTE: Mapping[str, Callable[..., Any]] = {

@@ -1,0 +1,377 @@
+"""The container of a PyTorch export archive (.pt2): a zip of JSON and raw tensors.
+
+Written by `torch.export.save`; read here without torch and without unpickling anything. Nothing in
+the archive is trusted: names, sizes, offsets and strides are checked before they are used.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from leakaudit.errors import AuditError
+
+EXPORT_REMEDY = "write it with torch.export.save(torch.export.export(model, args), 'model.pt2')"
+
+# `ScalarType` of torch's export schema -> numpy (or ml_dtypes) name.
+DTYPES: Mapping[int, str] = {
+    1: "uint8",
+    2: "int8",
+    3: "int16",
+    4: "int32",
+    5: "int64",
+    6: "float16",
+    7: "float32",
+    8: "float64",
+    9: "complex32",
+    10: "complex64",
+    11: "complex128",
+    12: "bool",
+    13: "bfloat16",
+    28: "uint16",
+    29: "float8_e4m3fn",
+    30: "float8_e5m2",
+    31: "float8_e4m3fnuz",
+    32: "float8_e5m2fnuz",
+    33: "float8_e8m0fnu",
+    34: "uint32",
+    35: "uint64",
+}
+_ITEM_BYTES = {"complex32": 4, "bfloat16": 2}
+_ITEM_BYTES |= {name: 1 for name in DTYPES.values() if name.startswith("float8")}
+
+_MAX_MEMBERS = 100_000
+_MAX_JSON_BYTES = 512 * 2**20
+_MAX_RATIO = 100  # torch stores members uncompressed; a repacked archive stays far below this
+_MAX_SIZE = 2**48
+_MAX_AXES = 32  # numpy's own limit before numpy 2
+_MAX_VIEW_BYTES = 2**30  # how far a stride-0 view may grow beyond what is stored
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+
+T = TypeVar("T")
+
+
+class FormatError(Exception):
+    """The archive breaks its own format; the text says where, in one line."""
+
+
+def field(record: object, key: str, kind: type[T]) -> T:
+    """Return `record[key]`, which must be a `kind`.
+
+    Raises:
+        FormatError: The key is missing or holds something else.
+    """
+    if not isinstance(record, dict) or key not in record:
+        raise FormatError(f"the key {key!r} is missing")
+    value = record[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise FormatError(f"{key!r} is not of type {kind.__name__}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies: a strided view of the raw bytes of an archive member.
+
+    `strides` and `offset` count elements. `pickled` entries are never read.
+    """
+
+    member: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    pickled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An opened and verified archive.
+
+    Attributes:
+        target: The archive as the user named it, for messages.
+        source: The file, or its content.
+        root: The folder inside the zip that holds everything.
+        model: Name of the exported program ("model" in `models/model.json`).
+        byteorder: "<" or ">", of the raw tensors.
+        tensors: Stored weights and constants by fully qualified name.
+    """
+
+    target: str
+    source: Path | bytes
+    root: str
+    model: str
+    byteorder: str
+    tensors: Mapping[str, StoredTensor]
+
+    def program(self) -> dict[str, Any]:
+        """Return the parsed `models/<model>.json`.
+
+        Raises:
+            FormatError: It is damaged or not a JSON object.
+        """
+        with open_zip(self.source) as archive:
+            return _read_json(archive, f"{self.root}/models/{self.model}.json")
+
+    def load(self, name: str) -> npt.NDArray[Any]:
+        """Return a stored tensor as a new C-contiguous array of its own dtype.
+
+        Raises:
+            AuditError: It is missing, pickled, damaged, or of a dtype numpy cannot hold.
+        """
+        stored = self.tensors.get(name)
+        if stored is None:
+            raise AuditError(
+                self.target, f"the archive holds no numbers for {name!r}", EXPORT_REMEDY
+            )
+        if stored.pickled:
+            raise AuditError(
+                self.target,
+                f"the tensor {name!r} is stored as a pickle (a tensor subclass), "
+                "which is never unpickled",
+                "replace it by a plain torch.nn.Parameter before torch.export.save",
+            )
+        dtype = self._numpy_dtype(stored.dtype, name)
+        try:
+            with open_zip(self.source) as archive:
+                data = _read(archive, stored.member)
+            return _strided(data, dtype, stored, self.byteorder)
+        except FormatError as error:
+            raise AuditError(self.target, f"tensor {name!r}: {error}", EXPORT_REMEDY) from error
+
+    def _numpy_dtype(self, dtype: str, name: str) -> np.dtype[Any]:
+        if dtype == "complex32":
+            raise AuditError(
+                self.target, f"the tensor {name!r} is complex32", "store it as complex64"
+            )
+        if dtype not in _ITEM_BYTES:
+            return np.dtype(dtype)
+        try:
+            import ml_dtypes
+        except ImportError as error:
+            raise AuditError(
+                self.target,
+                f"the tensor {name!r} is {dtype}, which numpy alone cannot hold",
+                "pip install ml_dtypes",
+            ) from error
+        return np.dtype(getattr(ml_dtypes, dtype))
+
+
+def open_zip(source: Path | bytes) -> zipfile.ZipFile:
+    """Open the zip, its central directory read.
+
+    Raises:
+        FormatError: It is not a zip or is damaged.
+    """
+    stream: Path | IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        return zipfile.ZipFile(stream)
+    except _ZIP_ERRORS as error:
+        raise FormatError("the zip is truncated or damaged") from error
+
+
+def open_archive(target: str, source: Path | bytes) -> Archive:
+    """Open an export archive and verify everything that can be verified without reading numbers.
+
+    Raises:
+        FormatError: Unsafe names or sizes, missing members, inconsistent tensor records.
+    """
+    with open_zip(source) as archive:
+        members = _verified_members(archive)
+        root = _root(members)
+        if _read(archive, f"{root}/archive_format").strip() != b"pt2":
+            raise FormatError("the archive format is not 'pt2'")
+        byteorder = "<"
+        if f"{root}/byteorder" in members:
+            stated = _read(archive, f"{root}/byteorder").strip()
+            if stated not in (b"little", b"big"):
+                raise FormatError("the byte order is neither 'little' nor 'big'")
+            byteorder = "<" if stated == b"little" else ">"
+        model = _model_name(root, members)
+        tensors: dict[str, StoredTensor] = {}
+        for folder in ("weights", "constants"):
+            config = f"{root}/data/{folder}/{model}_{folder}_config.json"
+            # Archives that keep their weights in one pickle have no config: the graph can be
+            # read, and `load` reports every tensor as absent.
+            if config in members:
+                tensors |= _stored_tensors(
+                    _read_json(archive, config), f"{root}/data/{folder}", members
+                )
+    return Archive(target, source, root, model, byteorder, tensors)
+
+
+def _verified_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    infos = archive.infolist()
+    if len(infos) > _MAX_MEMBERS:
+        raise FormatError(f"the archive has {len(infos)} members, more than {_MAX_MEMBERS}")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        name = info.filename
+        # `orig_filename` too: zipfile cuts a name at NUL and rewrites the separators.
+        for text in (name, info.orig_filename):
+            parts = re.split(r"[/\\]", text)
+            if ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in text:
+                raise FormatError(f"the member name {text[:80]!r} is unsafe")
+        if name in members:
+            raise FormatError(f"the member {name[:80]!r} occurs twice")
+        if info.flag_bits & 1:
+            raise FormatError(f"the member {name[:80]!r} is encrypted")
+        if info.file_size > _MAX_RATIO * info.compress_size + 2**20:
+            raise FormatError(f"the member {name[:80]!r} unpacks to {info.file_size} bytes")
+        members[name] = info
+    return members
+
+
+def _root(members: Mapping[str, zipfile.ZipInfo]) -> str:
+    roots = [
+        name.split("/")[0]
+        for name in members
+        if name.count("/") == 1 and name.endswith("/archive_format")
+    ]
+    if len(roots) != 1:
+        raise FormatError("the archive has no single 'archive_format' member")
+    return roots[0]
+
+
+def _model_name(root: str, members: Mapping[str, zipfile.ZipInfo]) -> str:
+    prefix = f"{root}/models/"
+    found = [
+        name.removeprefix(prefix).removesuffix(".json")
+        for name in members
+        if name.startswith(prefix) and name.endswith(".json")
+    ]
+    if "model" in found:
+        return "model"
+    if len(found) != 1:
+        raise FormatError(f"the archive holds {len(found)} exported programs, none named 'model'")
+    return found[0]
+
+
+def _read(archive: zipfile.ZipFile, member: str) -> bytes:
+    try:
+        return archive.read(member)
+    except KeyError as error:
+        raise FormatError(f"the member {member[:80]!r} is missing") from error
+    except _ZIP_ERRORS as error:
+        raise FormatError(f"the member {member[:80]!r} is damaged") from error
+
+
+def _read_json(archive: zipfile.ZipFile, member: str) -> dict[str, Any]:
+    try:
+        size = archive.getinfo(member).file_size
+    except KeyError as error:
+        raise FormatError(f"the member {member[:80]!r} is missing") from error
+    if size > _MAX_JSON_BYTES:
+        raise FormatError(f"the member {member[:80]!r} has {size} bytes of JSON")
+    try:
+        content = json.loads(_read(archive, member))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the member {member[:80]!r} is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"the member {member[:80]!r} is not a JSON object")
+    return content
+
+
+def _stored_tensors(
+    config: dict[str, Any], folder: str, members: Mapping[str, zipfile.ZipInfo]
+) -> dict[str, StoredTensor]:
+    found: dict[str, StoredTensor] = {}
+    for name, record in field(config, "config", dict).items():
+        member = f"{folder}/{field(record, 'path_name', str)}"
+        if member not in members:
+            raise FormatError(f"the tensor {name!r} names a member that is missing")
+        # Custom objects among the constants carry no tensor metadata; nothing reads them.
+        if record.get("tensor_meta") is None:
+            continue
+        meta = field(record, "tensor_meta", dict)
+        stored = StoredTensor(
+            member=member,
+            dtype=dtype_name(meta),
+            shape=tuple(_static(size) for size in field(meta, "sizes", list)),
+            strides=tuple(_static(stride) for stride in field(meta, "strides", list)),
+            offset=_static(field(meta, "storage_offset", dict)),
+            pickled=field(record, "use_pickle", bool),
+        )
+        if not stored.pickled:
+            _check_bounds(name, stored, members[member].file_size)
+        found[name] = stored
+    return found
+
+
+def dtype_name(meta: object) -> str:
+    """Return the numpy dtype name of a `TensorMeta` record.
+
+    Raises:
+        FormatError: The code is unknown.
+    """
+    code = field(meta, "dtype", int)
+    if code not in DTYPES:
+        raise FormatError(f"the dtype code {code} is unknown")
+    return DTYPES[code]
+
+
+def _static(size: object) -> int:
+    value = field(size, "as_int", int)
+    if not 0 <= value <= _MAX_SIZE:
+        raise FormatError(f"{value} is not a size, stride or offset")
+    return value
+
+
+def _item_bytes(dtype: str) -> int:
+    return _ITEM_BYTES.get(dtype) or np.dtype(dtype).itemsize
+
+
+def _check_bounds(name: str, stored: StoredTensor, stored_bytes: int) -> None:
+    item = _item_bytes(stored.dtype)
+    if len(stored.strides) != len(stored.shape) or len(stored.shape) > _MAX_AXES:
+        raise FormatError(f"the tensor {name!r} has mismatched sizes and strides")
+    # torch writes no bytes at all for a fake or meta tensor; `load` reports it as absent.
+    if 0 in stored.shape or stored_bytes == 0:
+        return
+    count, last = 1, stored.offset
+    for size, stride in zip(stored.shape, stored.strides, strict=True):
+        count *= size
+        last += (size - 1) * stride
+    if (last + 1) * item > stored_bytes:
+        raise FormatError(
+            f"the tensor {name!r} needs {(last + 1) * item} bytes of storage "
+            f"and the archive holds {stored_bytes}"
+        )
+    if count * item > max(stored_bytes, _MAX_VIEW_BYTES):
+        raise FormatError(f"the tensor {name!r} expands to {count * item} bytes")
+
+
+def _strided(
+    data: bytes, dtype: np.dtype[Any], stored: StoredTensor, byteorder: str
+) -> npt.NDArray[Any]:
+    if 0 in stored.shape:
+        return np.zeros(stored.shape, dtype)
+    if not data:
+        raise FormatError("the archive was exported without numbers (fake or meta tensors)")
+    item = dtype.itemsize
+    usable = len(data) - len(data) % item
+    # Byte order is a property of the raw words, so swap before bfloat16 and the like are viewed.
+    words = np.dtype(f"u{item}") if item in (1, 2, 4, 8) else None
+    if words is not None:
+        raw = np.frombuffer(data[:usable], words.newbyteorder(byteorder))
+        flat = raw.astype(words, copy=False).view(dtype)
+    else:
+        flat = np.frombuffer(data[:usable], dtype.newbyteorder(byteorder)).astype(dtype)
+    view = np.lib.stride_tricks.as_strided(
+        flat[stored.offset :],
+        stored.shape,
+        tuple(stride * item for stride in stored.strides),
+        writeable=False,
+    )
+    return np.array(view, order="C")

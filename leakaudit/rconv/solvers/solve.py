@@ -1,0 +1,41 @@
+"""Solve the equations of one layer with the solver that fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from leakaudit.rconv.solvers import gradient_only, stacked
+from leakaudit.rconv.solvers.cgls import cgls
+from leakaudit.rconv.solvers.interface import LayerSystem, Solution
+from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose
+
+NAME_MATRIX_FREE = "matrix-free CGLS"
+
+
+def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
+    """Compute the input of a convolution from its equations.
+
+    Args:
+        system: Whatever equations can be set up.
+        memory: Bytes that a solver may take for matrices.
+
+    Raises:
+        ValueError: There are no equations at all.
+    """
+    if not (system.has_gradient or system.has_weight):
+        raise ValueError("no equations: neither dl/do nor o is known")
+    layer = replace(
+        system.geometry, observed=system.has_gradient, outputs_known=system.has_weight
+    )
+    choice = choose(layer, memory)
+    match choice.method:
+        case Method.GRADIENT_ONLY:
+            return gradient_only.solve(system, choice.reason)
+        case Method.STACKED:
+            return stacked.solve(system, choice.reason)
+        case Method.MATRIX_FREE:
+            pairs, _, _ = stacked.equations(system)
+            x, iterations, residual = cgls(pairs, system.convolution.input_shape)
+            return Solution(
+                x, NAME_MATRIX_FREE, choice.reason, x.numel(), None, None, residual, iterations
+            )

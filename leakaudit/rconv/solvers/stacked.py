@@ -1,0 +1,107 @@
+"""Gradient and weight constraints together, through the normal matrix.
+
+The normal matrix of the stack is assembled from the structure of both sets (one small Gram matrix
+per stride phase, one per output patch) without forming the stack. Its Cholesky factor
+preconditions conjugate gradients on the original equations, so that squaring the condition number
+costs iterations, not digits. Where it is singular, its eigenvalues tell the rank and give the
+minimum-norm solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from leakaudit.rconv.operators import GradientConstraints, LinearOperator, WeightConstraints, row_scale
+from leakaudit.rconv.phases import phase_systems
+from leakaudit.rconv.solvers.cgls import cgls
+from leakaudit.rconv.solvers.interface import LayerSystem, Solution
+from leakaudit.rconv.solvers.normal import normal_matrix
+
+NAME = "normal matrix, Cholesky-preconditioned CGLS"
+NAME_SINGULAR = "normal matrix, eigenvalues"
+# Eigenvalues of a normal matrix carry errors of about 1e-16 of the largest, so singular values
+# are resolved to about 1e-8 of the largest; below this share they count as zero.
+RESOLVED = 1e-7
+
+
+def equations(system: LayerSystem) -> tuple[list[tuple[LinearOperator, Tensor]], Tensor | None, Tensor | None]:
+    """The operators with their right-hand sides, and the row scales of both sets."""
+    pairs: list[tuple[LinearOperator, Tensor]] = []
+    gradient_scale = weight_scale = None
+    if system.dw is not None and system.G is not None:
+        gradient_scale = row_scale(system.G.transpose(0, 1))
+        A = GradientConstraints(system.convolution, system.G, gradient_scale)
+        pairs.append((A, A.right_hand_side(system.dw)))
+    if system.o is not None and system.mask is not None:
+        weight_scale = row_scale(system.w)
+        B = WeightConstraints(system.convolution, system.w, system.mask, weight_scale)
+        pairs.append((B, B.right_hand_side(system.o)))
+    return pairs, gradient_scale, weight_scale
+
+
+def solve(system: LayerSystem, reason: str) -> Solution:
+    """Solve the stacked equations; minimum-norm where their rank is not full."""
+    pairs, gradient_scale, weight_scale = equations(system)
+    H = normal_matrix(system, gradient_scale, weight_scale)  # (n, n), n = |X|
+    unknowns = H.shape[0]
+    shape = system.convolution.input_shape
+    # Pixels that nothing reads have a zero row; they would make the matrix singular for no reason
+    # but themselves. They stay 0 in the solution and lack in the rank.
+    live = torch.diagonal(H) > 0
+    reduced = H if bool(live.all()) else H[live][:, live]
+    factor, info = torch.linalg.cholesky_ex(reduced)
+    if int(info) == 0:
+        largest, smallest = extreme_singular_values(reduced, factor)
+        if smallest > max(RESOLVED, system.precision) * largest:
+            x, iterations, residual = cgls(pairs, shape, _preconditioner(factor, live))
+            return Solution(
+                x, NAME, reason, unknowns, reduced.shape[0], largest / smallest, residual, iterations
+            )
+    values, vectors = torch.linalg.eigh(reduced)
+    singular = values.clamp_min(0).sqrt()
+    keep = singular > max(RESOLVED, system.precision) * singular[-1]
+    rank = int(keep.sum())
+    kept = vectors[:, keep]
+    condition = float(singular[-1] / singular[keep][0]) if rank else float("inf")
+
+    def project(y: Tensor) -> Tensor:
+        flat = y.reshape(-1)
+        result = torch.zeros_like(flat)
+        result[live] = kept @ ((kept.T @ flat[live]) / values[keep])
+        return result.reshape(y.shape)
+
+    x, iterations, residual = cgls(pairs, shape, project)
+    return Solution(x, NAME_SINGULAR, reason, unknowns, rank, condition, residual, iterations)
+
+
+def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple[float, float]:
+    """Largest and smallest singular value of the stack, by (inverse) power iteration on H = SᵀS.
+
+    Both are estimates from inside the spectrum: the largest is at least, the smallest at most
+    what is returned divided by a factor near 1.
+    """
+    start = torch.linspace(1.0, 2.0, H.shape[0], dtype=H.dtype, device=H.device)
+    start = torch.sin(start * 1e4)[:, None]  # deterministic, and orthogonal to nothing in particular
+    v = u = start / start.norm()
+    largest = smallest_inverse = start.new_zeros(())
+    for _ in range(steps):
+        v = H @ v
+        largest = v.norm()
+        v = v / largest
+        u = torch.cholesky_solve(u, factor)
+        smallest_inverse = u.norm()
+        u = u / smallest_inverse
+    return float(largest.sqrt()), float(smallest_inverse.rsqrt())
+
+
+def _preconditioner(factor: Tensor, live: Tensor) -> Callable[[Tensor], Tensor]:
+    def apply(y: Tensor) -> Tensor:
+        flat = y.reshape(-1)
+        result = torch.zeros_like(flat)
+        result[live] = torch.cholesky_solve(flat[live][:, None], factor)[:, 0]
+        return result.reshape(y.shape)
+
+    return apply

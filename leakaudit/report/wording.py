@@ -1,0 +1,221 @@
+"""How the reports for people put things: numbers, shapes, operators, evidence.
+
+Every function returns text that is already escaped by `plain`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from leakaudit.findings import Confirmation, Counts, ModelReport, Scope, Status
+from leakaudit.report.escape import plain
+from leakaudit.report.summary import Summary
+
+SLIDES_WARNING = (
+    "Counted with the slides' formula, which is known to be wrong: it takes a layer's outputs for "
+    "a line instead of a plane and leaves out the input channels of its weights. "
+    "For comparison only; rely on --counting exact."
+)
+UNDERDETERMINED_NOTE = (
+    "underdetermined: the linear equations alone cannot fix the whole input of the layer. "
+    "That does not make it private: an attacker who knows what such data look like can fill in "
+    "much of the rest."
+)
+NOT_REPRODUCED_NOTE = (
+    "not reproduced: this reconstruction did not succeed. "
+    "That does not show that none would; the counts stand."
+)
+
+_STATUS = {
+    Status.CONFIRMED: "confirmed",
+    Status.NOT_REPRODUCED: "not reproduced",
+    Status.INCONCLUSIVE: "inconclusive",
+    Status.NOT_RUN: "confirmation not run",
+}
+_SCOPE = {
+    Scope.END_TO_END: " end to end",
+    Scope.LOCAL: " locally, given this layer's true output gradient",
+    Scope.NONE: "",
+}
+_EQUATIONS = {
+    "gradient_constraints": "gradient",
+    "weight_constraints": "weight",
+}
+
+
+def count(number: int) -> str:
+    """Return a count, its digits grouped from five digits on: 3072, 150,528."""
+    return f"{number:,}" if abs(number) >= 10_000 else str(number)
+
+
+def quantity(number: int, noun: str) -> str:
+    """Return "1 layer", "5 layers", "2 equations"."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def short(number: float) -> str:
+    """Return two significant digits: 0.35, 42, 1.2e3, 6e-27."""
+    if not math.isfinite(number):
+        return "infinite" if math.isinf(number) else "not a number"
+    if number == 0:
+        return "0"
+    mantissa, exponent = f"{number:.1e}".split("e")
+    if -2 <= int(exponent) <= 1:
+        return f"{number:.2g}"
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def shape(sizes: tuple[int, ...]) -> str:
+    """Return 1x3x32x32; a scalar's shape is "scalar"."""
+    return "x".join(map(str, sizes)) or "scalar"
+
+
+def determined(counts: Counts) -> str:
+    """Return the determined percentage of the unknowns, rounded down; "! 100 %" where it is all.
+
+    Rounded down, so that a layer whose input is not fixed never reads as 100 %.
+    """
+    if counts.unknowns == 0:
+        return "-"
+    if counts.rank_bound >= counts.unknowns:
+        return "! 100 %"
+    tenths = counts.rank_bound * 1000 // counts.unknowns
+    return f"{tenths / 10:.1f} %" if tenths % 10 else f"{tenths // 10} %"
+
+
+def operator(op: str, parameters: Mapping[str, object]) -> str:
+    """Return an operator with its hyperparameters: "conv k5 s2 p2 g1", "linear 192 -> 100".
+
+    Reads `kernel`, `stride`, `padding` (or `padding_begin` and `padding_end`), `dilation`,
+    `groups`, `in_features`, `out_features`; a dilation of 1 is left out.
+    """
+    words = [plain(op).lower()]
+    for letter, key in (("k", "kernel"), ("s", "stride")):
+        if key in parameters:
+            words.append(letter + _sizes(parameters[key]))
+    if "padding" in parameters:
+        words.append("p" + _sizes(parameters["padding"]))
+    elif "padding_begin" in parameters and "padding_end" in parameters:
+        begin, end = _sizes(parameters["padding_begin"]), _sizes(parameters["padding_end"])
+        words.append(f"p{begin}" if begin == end else f"p{begin}/{end}")
+    if _sizes(parameters.get("dilation", 1)) != "1":
+        words.append("d" + _sizes(parameters["dilation"]))
+    if "groups" in parameters:
+        words.append("g" + _sizes(parameters["groups"]))
+    if "in_features" in parameters and "out_features" in parameters:
+        words.append(f"{_sizes(parameters['in_features'])} ->")
+        words.append(_sizes(parameters["out_features"]))
+    return " ".join(words)
+
+
+def equations(counts: Mapping[str, int]) -> str:
+    """Return what a step solves: "3072 unknowns, 900 gradient + 3072 weight equations, rank ...".
+
+    A part that `counts` does not name, or of which there is none, is left out; names not known
+    here follow as they are.
+    """
+    counts = {key: number for key, number in counts.items() if number}
+    parts = []
+    if "unknowns" in counts:
+        parts.append(quantity(counts["unknowns"], "unknown"))
+    kinds = [f"{count(counts[key])} {word}" for key, word in _EQUATIONS.items() if key in counts]
+    if kinds:
+        parts.append(" + ".join(kinds) + " equations")
+    if "rank_bound" in counts:
+        parts.append(f"rank at most {count(counts['rank_bound'])}")
+    known = {"unknowns", "rank_bound", *_EQUATIONS}
+    parts += [
+        f"{plain(key).replace('_', ' ')} {count(number)}"
+        for key, number in counts.items()
+        if key not in known
+    ]
+    return ", ".join(parts)
+
+
+def evidence_claim(confirmation: Confirmation) -> str:
+    """Return what the run showed: "confirmed end to end"."""
+    return _STATUS[confirmation.status] + _SCOPE[confirmation.scope]
+
+
+def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
+    """Return the numbers and circumstances of the run, and its reason; empty if there are none.
+
+    The reason stands first, except where the claim is confirmed: there the numbers speak.
+    """
+    given = confirmation
+    numbers = []
+    if given.mse is not None:
+        numbers.append(f"MSE {short(given.mse)}")
+    if given.psnr is not None:
+        finite = math.isfinite(given.psnr)
+        numbers.append(f"PSNR {given.psnr:.1f} dB" if finite else f"PSNR {short(given.psnr)}")
+    if given.ssim is not None:
+        numbers.append(f"SSIM {given.ssim:.3f}")
+    if given.rank is not None:
+        total = "" if given.unknowns is None else f" of {count(given.unknowns)}"
+        numbers.append(f"rank {count(given.rank)}{total}")
+    if given.condition is not None:
+        numbers.append(f"condition {short(given.condition)}")
+    if given.residual is not None:
+        numbers.append(f"residual {short(given.residual)}")
+    if given.solver:
+        numbers.append(plain(given.solver))
+    if given.device:
+        numbers.append(plain(given.device))
+    if given.gradient_dtype:
+        numbers.append(f"{plain(given.gradient_dtype)} gradients")
+    if given.probe:
+        numbers.append(f"probe {plain(given.probe)}")
+    if given.seed is not None:
+        numbers.append(f"seed {given.seed}")
+    if given.seconds is not None and show_seconds:
+        numbers.append(f"{given.seconds:.2f} s")
+    reason = plain(given.reason.strip())
+    parts = [", ".join(numbers), reason]
+    if given.status is not Status.CONFIRMED:
+        parts.reverse()
+    return "; ".join(part for part in parts if part)
+
+
+def facts(model: ModelReport) -> str:
+    """Return format, inputs and completeness: "onnx, input x 1x3x32x32, complete"."""
+    inputs = ", ".join(f"{plain(given.name)} {shape(given.shape)}" for given in model.inputs)
+    noun = "input" if len(model.inputs) == 1 else "inputs"
+    return ", ".join(
+        part
+        for part in (
+            plain(model.format),
+            f"{noun} {inputs}" if inputs else "",
+            "complete" if model.complete else "INCOMPLETE",
+        )
+        if part
+    )
+
+
+def totals(summary: Summary) -> str:
+    """Return the last line of a report: what was audited, found, confirmed."""
+    found = ", ".join(
+        f"{count(number)} {severity.value}"
+        for severity, number in summary.findings.items()
+        if number
+    )
+    parts = [found or "no findings"]
+    if found:
+        parts.append(f"{count(summary.confirmed)} confirmed")
+    if summary.not_reproduced:
+        parts.append(f"{count(summary.not_reproduced)} not reproduced")
+    if summary.incomplete:
+        parts.append(f"{count(summary.incomplete)} incomplete")
+    if summary.errors:
+        parts.append(f"{quantity(summary.errors, 'target')} not audited")
+    audited = f"{quantity(summary.models, 'model')}, {quantity(summary.layers, 'layer')}"
+    return f"{audited}: {'; '.join(parts)}"
+
+
+def _sizes(value: object) -> str:
+    """Return a hyperparameter per axis: "5" where all axes agree, otherwise "5x3"."""
+    if isinstance(value, list | tuple):
+        texts = [plain(str(entry)) for entry in value]
+        return texts[0] if texts and len(set(texts)) == 1 else "x".join(texts)
+    return plain(str(value))
