@@ -86,7 +86,7 @@ class Constants:
         name, entry = node.output[0], node.attribute[0]
         if entry.HasField("t"):
             self.weights.stored[name] = entry.t
-            self._shapes.add_constant(name, entry.t.data_type, entry.t.dims)
+            self._shapes.add(name, entry.t.data_type, entry.t.dims)
         elif entry.name in ("value_int", "value_ints"):
             self._add_value(name, np.array(helper.get_attribute_value(entry), dtype=np.int64))
         elif entry.name in ("value_float", "value_floats"):
@@ -110,4 +110,4 @@ class Constants:
     def _add_value(self, name: str, value: np.ndarray) -> None:
         self.weights.values[name] = value
         element_type = helper.np_dtype_to_tensor_dtype(value.dtype)
-        self._shapes.add_constant(name, element_type, value.shape)
+        self._shapes.add(name, element_type, value.shape)

@@ -18,9 +18,17 @@ from leakaudit.graph.operators import Operator, Unsupported
 # Operators whose output holds elements of their first input, each once: the gradient of the one
 # is the gradient of the other, rearranged.
 REARRANGING = frozenset(
-    """
-    Cast Flatten Identity Reshape Slice Split Squeeze Transpose Unsqueeze
-    """.split()
+    {
+        "Cast",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
 )
 
 
@@ -170,7 +178,8 @@ class Context:
         """
         name = output or node.output[0]
         self.shape(name)
-        if any(extra in self._readers or extra in self._outputs for extra in node.output[1:]):
+        extra = set(node.output[1:])
+        if extra & (self._readers.keys() | self._outputs):
             raise NotUnderstoodError("more than its first output is used")
         for _, parameter in parameters:
             self._register(parameter)

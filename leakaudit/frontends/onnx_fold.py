@@ -12,15 +12,62 @@ from onnx.reference import ReferenceEvaluator
 # Only what shape arithmetic and the preparation of weights use: no control flow, no random numbers,
 # no decoders of images or regular expressions, which a hostile file could turn against us.
 FOLDABLE = frozenset(
-    """
-    Abs Add And Cast CastLike Ceil Concat ConstantOfShape CumSum Div Equal Exp Expand Flatten Floor
-    Gather Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mod Mul Neg Not Or Pow Range
-    Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape Round ScatterND Sign Slice Split
-    Sqrt Squeeze Sub Sum Tile Transpose Trilu Unsqueeze Where
-    """.split()
+    {
+        "Abs",
+        "Add",
+        "And",
+        "Cast",
+        "CastLike",
+        "Ceil",
+        "Concat",
+        "ConstantOfShape",
+        "CumSum",
+        "Div",
+        "Equal",
+        "Exp",
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "Range",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Reshape",
+        "Round",
+        "ScatterND",
+        "Sign",
+        "Slice",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tile",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    }
 )
 
-# The reference evaluator states no errors; these are what wrong attributes and values make it raise.
+# The reference evaluator documents no errors; wrong attributes and values raise these.
 _FAILURES = (
     ArithmeticError,
     AssertionError,

@@ -182,7 +182,7 @@ class _Sizes:
         if symbol and self.named.setdefault(symbol, size) != size:
             raise AuditError(
                 self.target,
-                f"the size {symbol!r} is {self.named[symbol]} for one input and {size} for {name!r}",
+                f"{symbol!r} is {self.named[symbol]} for one input and {size} for {name!r}",
                 "give shapes that agree with `--input-shape`",
             )
 

@@ -31,6 +31,9 @@ def load(path: str, options: LoadOptions) -> Graph:
             inputs stay open or contradict the options.
     """
     model = read_model(path)
+    for function in model.functions:
+        if is_default(function.domain):
+            raise AuditError(path, f"it redefines the operator {function.name!r}", _REPAIR)
     stored = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in stored]
     if not values:
@@ -66,7 +69,7 @@ def _add_initializers(
         if any(size < 0 for size in tensor.dims):
             raise AuditError(path, f"initializer {tensor.name!r} has a negative size", _REPAIR)
         weights.stored[tensor.name] = tensor
-        shapes.add_constant(tensor.name, tensor.data_type, tensor.dims)
+        shapes.add(tensor.name, tensor.data_type, tensor.dims)
 
 
 def _scan(
@@ -83,7 +86,7 @@ def _scan(
             if not shapes.known(name) and name not in sparse:
                 raise AuditError(
                     path,
-                    f"node {own_name(index, node)!r} reads {name!r}, which no earlier node computes",
+                    f"node {own_name(index, node)!r} reads {name!r}, which is not computed yet",
                     _REPAIR,
                 )
         for name in node.output:
@@ -102,7 +105,7 @@ def _convert(model: onnx.ModelProto, weights: OnnxWeights, context: Context) -> 
     functions = {(function.domain, function.name) for function in model.functions}
     nodes: list[Node] = []
     for index, node in enumerate(model.graph.node):
-        if index in context.absorbed or all(name in weights for name in node.output):
+        if index in context.absorbed or all(name in weights for name in node.output if name):
             continue
         reason = _refusal(node, functions)
         if reason:
@@ -117,6 +120,8 @@ def _convert(model: onnx.ModelProto, weights: OnnxWeights, context: Context) -> 
 
 def _refusal(node: onnx.NodeProto, functions: set[tuple[str, str]]) -> str:
     """Why a node cannot be understood whatever its inputs are; empty where a builder decides."""
+    if not node.output[0]:
+        return "its first output is left out"
     if (node.domain, node.op_type) in functions:
         return "functions defined in the file are not followed"
     if not is_default(node.domain):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import onnx
 
 from leakaudit.frontends.onnx_context import Context, reshaped
+from leakaudit.frontends.onnx_file import is_default
 from leakaudit.frontends.onnx_node import NotUnderstoodError, integer, integers, real, text
 from leakaudit.graph import Node, Parameter
 from leakaudit.graph import operators as ops
@@ -117,25 +118,37 @@ def matmul(context: Context, node: onnx.NodeProto) -> tuple[Node, ...]:
     weight = context.weight(context.optional(node, 1))
     op = _linear(context, x, weight, transposed=True)
     follower = context.only_reader(node.output[0])
-    if follower is not None and follower[1].op_type == "Add" and not follower[1].domain:
-        index, add = follower
-        other = [name for name in add.input if name != node.output[0]]
-        if len(other) == 1 and context.is_stored(other[0]):
-            same_shape = context.shape(add.output[0]) == context.shape(node.output[0])
-            shape = context.shape(other[0])
-            if same_shape and shape[-1:] == (math.prod(shape),) == (op.out_features,):
-                bias = _bias(context, other[0], op.out_features)
-                nodes = context.layer(
-                    node,
-                    op,
-                    (x,),
-                    (("weight", weight), *bias),
-                    output=add.output[0],
-                    origin="MatMul+Add",
-                )
-                context.absorbed.add(index)
-                return nodes
-    return context.layer(node, op, (x,), (("weight", weight),))
+    bias = () if follower is None else _added_bias(context, node, follower[1], op.out_features)
+    if follower is None or not bias:
+        return context.layer(node, op, (x,), (("weight", weight),))
+    index, add = follower
+    nodes = context.layer(
+        node,
+        op,
+        (x,),
+        (("weight", weight), *bias),
+        output=add.output[0],
+        origin="MatMul+Add",
+    )
+    context.absorbed.add(index)
+    return nodes
+
+
+def _added_bias(
+    context: Context, product: onnx.NodeProto, add: onnx.NodeProto, out_features: int
+) -> tuple[tuple[str, Parameter], ...]:
+    """The stored vector that `add` adds to a product, or nothing where it adds something else."""
+    if add.op_type != "Add" or not is_default(add.domain) or len(add.output) != 1:
+        return ()
+    others = [name for name in add.input if name != product.output[0]]
+    if len(others) != 1 or not context.is_stored(others[0]):
+        return ()
+    if context.shape(add.output[0]) != context.shape(product.output[0]):
+        return ()
+    try:
+        return _bias(context, others[0], out_features)
+    except NotUnderstoodError:
+        return ()
 
 
 def _linear(context: Context, x: str, weight: Parameter, transposed: bool) -> ops.Linear:
@@ -188,40 +201,57 @@ def transpose(context: Context, node: onnx.NodeProto) -> tuple[Node, ...]:
     return context.layer(node, ops.Transpose(permutation), (x,))
 
 
-def elementwise(make: Callable[[onnx.NodeProto], ops.Activation]) -> Builder:
-    """A builder for an activation function of one input."""
+def plain(op: ops.Activation) -> Builder:
+    """A builder for an elementwise function without attributes."""
 
     def build(context: Context, node: onnx.NodeProto) -> tuple[Node, ...]:
-        return context.layer(node, make(node), (context.activation(node, 0),))
+        return context.layer(node, op, (context.activation(node, 0),))
 
     return build
 
 
+def leaky_relu(context: Context, node: onnx.NodeProto) -> tuple[Node, ...]:
+    """LeakyRelu; ONNX's default slope is 0.01."""
+    op = ops.LeakyRelu(real(node, "alpha", 0.01))
+    return context.layer(node, op, (context.activation(node, 0),))
+
+
+def elu(context: Context, node: onnx.NodeProto) -> tuple[Node, ...]:
+    """Elu; ONNX's default alpha is 1."""
+    op = ops.Elu(real(node, "alpha", 1.0))
+    return context.layer(node, op, (context.activation(node, 0),))
+
+
 OPERATORS: Mapping[str, Builder] = {
-    "Atan": elementwise(lambda node: ops.ArcTan()),
+    "Atan": plain(ops.ArcTan()),
     "Conv": conv,
     "Dropout": dropout,
-    "Elu": elementwise(lambda node: ops.Elu(real(node, "alpha", 1.0))),
+    "Elu": elu,
     "Flatten": reshape,
     "Gemm": gemm,
-    "Identity": elementwise(lambda node: ops.Identity()),
-    "LeakyRelu": elementwise(lambda node: ops.LeakyRelu(real(node, "alpha", 0.01))),
+    "Identity": plain(ops.Identity()),
+    "LeakyRelu": leaky_relu,
     "MatMul": matmul,
     "PRelu": prelu,
-    "Relu": elementwise(lambda node: ops.Relu()),
+    "Relu": plain(ops.Relu()),
     "Reshape": reshape,
-    "Sigmoid": elementwise(lambda node: ops.Sigmoid()),
-    "Softplus": elementwise(lambda node: ops.Softplus()),
+    "Sigmoid": plain(ops.Sigmoid()),
+    "Softplus": plain(ops.Softplus()),
     "Squeeze": reshape,
-    "Tanh": elementwise(lambda node: ops.Tanh()),
+    "Tanh": plain(ops.Tanh()),
     "Transpose": transpose,
     "Unsqueeze": reshape,
 }
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 QUANTISED = frozenset(
-    """
-    ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul
-    QuantizeLinear
-    """.split()
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -12,10 +11,13 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from leakaudit.frontends.onnx_file import is_default
 from leakaudit.frontends.onnx_inputs import dtype_name
+from leakaudit.frontends.onnx_node import reads, subgraphs
 from leakaudit.graph import Tensor
 
 MAX_DATA_ELEMENTS = 1024  # values that decide shapes (axes, target shapes, scales) are short
+IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matters to inference
 _FAILURES = (
+    defs.SchemaError,
     shape_inference.InferenceError,
     onnx.checker.ValidationError,
     DecodeError,
@@ -28,8 +30,7 @@ _FAILURES = (
 class ShapeInference:
     """Infers the types of values in the order of the nodes.
 
-    One node at a time, so that everything folded so far can decide a shape. Where that gives no
-    shape (functions and control flow), inference over the whole model, without its weights.
+    One node at a time, so that everything folded so far can decide a shape and no weight is copied.
     """
 
     def __init__(self, model: onnx.ModelProto, inputs: Iterable[Tensor]) -> None:
@@ -38,17 +39,14 @@ class ShapeInference:
             "" if is_default(entry.domain) else entry.domain: entry.version
             for entry in model.opset_import
         }
+        self._functions = {(function.domain, function.name) for function in model.functions}
         self._types: dict[str, onnx.TypeProto] = {}
-        self._whole: dict[str, onnx.TypeProto] | None = None
         declared = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-        self._inputs = {
-            tensor.name: helper.make_tensor_type_proto(declared[tensor.name], tensor.shape)
-            for tensor in inputs
-        }
-        self._types.update(self._inputs)
+        for tensor in inputs:
+            self.add(tensor.name, declared[tensor.name], tensor.shape)
 
-    def add_constant(self, name: str, element_type: int, shape: Iterable[int]) -> None:
-        """State the type of stored or folded numbers."""
+    def add(self, name: str, element_type: int, shape: Iterable[int]) -> None:
+        """State the type of an input or of stored numbers."""
         self._types[name] = helper.make_tensor_type_proto(element_type, tuple(shape))
 
     def known(self, name: str) -> bool:
@@ -70,89 +68,53 @@ class ShapeInference:
 
     def infer(self, node: onnx.NodeProto, data: Mapping[str, np.ndarray]) -> None:
         """Define the outputs of a node. `data` holds the known numbers among its inputs."""
-        found = self._infer_node(node, data)
+        names = set(reads(node))
+        data = {name: array for name, array in data.items() if array.size <= MAX_DATA_ELEMENTS}
+        found: Mapping[str, onnx.TypeProto] = {}
+        if all(self.element_type(name) for name in names):
+            composed = (node.domain, node.op_type) in self._functions or any(subgraphs(node))
+            infer = self._infer_model if composed else self._infer_operator
+            try:
+                found = infer(node, {name: self._types[name] for name in names}, data)
+            except _FAILURES:
+                found = {}
         for name in node.output:
-            if not name:
-                continue
-            value = found.get(name, onnx.TypeProto())
-            if _concrete(value) is None:
-                whole = self._whole_model().get(name)
-                value = value if _concrete(whole) is None else whole
-            self._types[name] = value
+            if name:
+                self._types[name] = found.get(name, onnx.TypeProto())
 
-    def _infer_node(
-        self, node: onnx.NodeProto, data: Mapping[str, np.ndarray]
+    def _infer_operator(
+        self,
+        node: onnx.NodeProto,
+        types: Mapping[str, onnx.TypeProto],
+        data: Mapping[str, np.ndarray],
     ) -> Mapping[str, onnx.TypeProto]:
         domain = "" if is_default(node.domain) else node.domain
-        names = {name for name in node.input if name}
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            return {}
-        if any(self.element_type(name) == 0 for name in names):
-            return {}
-        try:
-            schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
-            found: Mapping[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
-                schema,
-                node,
-                {name: self._types[name] for name in names},
-                {
-                    name: numpy_helper.from_array(array, name)
-                    for name, array in data.items()
-                    if array.size <= MAX_DATA_ELEMENTS
-                },
-                opset_imports=[helper.make_opsetid(key, self._opsets[key]) for key in self._opsets],
-                ir_version=self._model.ir_version,
-            )
-        except (defs.SchemaError, *_FAILURES):
-            return {}
+        schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
+        numbers = {name: numpy_helper.from_array(array, name) for name, array in data.items()}
+        opsets = [helper.make_opsetid(key, version) for key, version in self._opsets.items()]
+        found: Mapping[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
+            schema, node, types, numbers, opset_imports=opsets, ir_version=IR_VERSION
+        )
         return found
 
-    def _whole_model(self) -> Mapping[str, onnx.TypeProto]:
-        if self._whole is None:
-            try:
-                inferred = shape_inference.infer_shapes(self._without_weights(), data_prop=True)
-                values = (*inferred.graph.value_info, *inferred.graph.output)
-                self._whole = {value.name: value.type for value in values}
-            except _FAILURES:
-                self._whole = {}
-        return self._whole
-
-    def _without_weights(self) -> onnx.ModelProto:
-        """Copy the model with inputs for its large constants, and without the shapes it claims."""
-        source = self._model.graph
-        copy = onnx.ModelProto(ir_version=max(self._model.ir_version, 4))
-        copy.opset_import.extend(self._model.opset_import)
-        copy.functions.extend(self._model.functions)
-        graph = copy.graph
-        graph.name = "shapes"
-        for name, value in self._inputs.items():
-            graph.input.append(helper.make_value_info(name, value))
-        for tensor in source.initializer:
-            if _is_small(tensor):
-                graph.initializer.append(tensor)
+    def _infer_model(
+        self,
+        node: onnx.NodeProto,
+        types: Mapping[str, onnx.TypeProto],
+        data: Mapping[str, np.ndarray],
+    ) -> Mapping[str, onnx.TypeProto]:
+        """Infer a function call or control flow as a model of this one node."""
+        model = onnx.ModelProto(ir_version=IR_VERSION)
+        model.opset_import.extend(self._model.opset_import)
+        model.functions.extend(self._model.functions)
+        model.graph.node.append(node)
+        for name, value in types.items():
+            if name in data:
+                model.graph.initializer.append(numpy_helper.from_array(data[name], name))
             else:
-                graph.input.append(_as_input(tensor.name, tensor))
-        for node in source.node:
-            value = next((entry.t for entry in node.attribute if entry.HasField("t")), None)
-            if node.op_type == "Constant" and value is not None and not _is_small(value):
-                graph.input.append(_as_input(node.output[0], value))
-            else:
-                graph.node.append(node)
-        for output in source.output:
-            element_type = output.type.tensor_type.elem_type
-            tensor_type = onnx.TypeProto.Tensor(elem_type=element_type)
-            kind = onnx.TypeProto(tensor_type=tensor_type)
-            graph.output.append(helper.make_value_info(output.name, kind))
-        return copy
-
-
-def _is_small(tensor: onnx.TensorProto) -> bool:
-    inline = tensor.data_location != onnx.TensorProto.EXTERNAL
-    return inline and math.prod(tensor.dims) <= MAX_DATA_ELEMENTS
-
-
-def _as_input(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, tensor.data_type, tuple(tensor.dims))
+                model.graph.input.append(helper.make_value_info(name, value))
+        inferred = shape_inference.infer_shapes(model, data_prop=True)
+        return {value.name: value.type for value in inferred.graph.value_info}
 
 
 def _concrete(value: onnx.TypeProto | None) -> tuple[int, ...] | None:

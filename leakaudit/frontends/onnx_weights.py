@@ -123,7 +123,7 @@ class OnnxWeights:
         try:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 return self._read_external(tensor)
-            return numpy_helper.to_array(tensor)
+            return np.asarray(numpy_helper.to_array(tensor))
         except (ValueError, TypeError, KeyError) as error:
             raise AuditError(
                 self.target,

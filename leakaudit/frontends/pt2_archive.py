@@ -14,39 +14,20 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from leakaudit.errors import AuditError
+from leakaudit.frontends.pt2_schema import (
+    DTYPES,
+    EXPORT_REMEDY,
+    FormatError,
+    dtype_name,
+    field,
+)
 
-EXPORT_REMEDY = "write it with torch.export.save(torch.export.export(model, args), 'model.pt2')"
-
-# `ScalarType` of torch's export schema -> numpy (or ml_dtypes) name.
-DTYPES: Mapping[int, str] = {
-    1: "uint8",
-    2: "int8",
-    3: "int16",
-    4: "int32",
-    5: "int64",
-    6: "float16",
-    7: "float32",
-    8: "float64",
-    9: "complex32",
-    10: "complex64",
-    11: "complex128",
-    12: "bool",
-    13: "bfloat16",
-    28: "uint16",
-    29: "float8_e4m3fn",
-    30: "float8_e5m2",
-    31: "float8_e4m3fnuz",
-    32: "float8_e5m2fnuz",
-    33: "float8_e8m0fnu",
-    34: "uint32",
-    35: "uint64",
-}
 _ITEM_BYTES = {"complex32": 4, "bfloat16": 2}
 _ITEM_BYTES |= {name: 1 for name in DTYPES.values() if name.startswith("float8")}
 
@@ -58,26 +39,6 @@ _MAX_AXES = 32  # numpy's own limit before numpy 2
 _MAX_VIEW_BYTES = 2**30  # how far a stride-0 view may grow beyond what is stored
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-
-T = TypeVar("T")
-
-
-class FormatError(Exception):
-    """The archive breaks its own format; the text says where, in one line."""
-
-
-def field(record: object, key: str, kind: type[T]) -> T:
-    """Return `record[key]`, which must be a `kind`.
-
-    Raises:
-        FormatError: The key is missing or holds something else.
-    """
-    if not isinstance(record, dict) or key not in record:
-        raise FormatError(f"the key {key!r} is missing")
-    value = record[key]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise FormatError(f"{key!r} is not of type {kind.__name__}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +65,7 @@ class Archive:
         source: The file, or its content.
         root: The folder inside the zip that holds everything.
         model: Name of the exported program ("model" in `models/model.json`).
-        byteorder: "<" or ">", of the raw tensors.
+        big_endian: Byte order of the raw tensors.
         tensors: Stored weights and constants by fully qualified name.
     """
 
@@ -112,7 +73,7 @@ class Archive:
     source: Path | bytes
     root: str
     model: str
-    byteorder: str
+    big_endian: bool
     tensors: Mapping[str, StoredTensor]
 
     def program(self) -> dict[str, Any]:
@@ -146,7 +107,7 @@ class Archive:
         try:
             with open_zip(self.source) as archive:
                 data = _read(archive, stored.member)
-            return _strided(data, dtype, stored, self.byteorder)
+            return _strided(data, dtype, stored, self.big_endian)
         except FormatError as error:
             raise AuditError(self.target, f"tensor {name!r}: {error}", EXPORT_REMEDY) from error
 
@@ -165,7 +126,8 @@ class Archive:
                 f"the tensor {name!r} is {dtype}, which numpy alone cannot hold",
                 "pip install ml_dtypes",
             ) from error
-        return np.dtype(getattr(ml_dtypes, dtype))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
+        return found
 
 
 def open_zip(source: Path | bytes) -> zipfile.ZipFile:
@@ -176,9 +138,15 @@ def open_zip(source: Path | bytes) -> zipfile.ZipFile:
     """
     stream: Path | IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        return zipfile.ZipFile(stream)
+        archive = zipfile.ZipFile(stream)
     except _ZIP_ERRORS as error:
         raise FormatError("the zip is truncated or damaged") from error
+    # zipfile tolerates leading bytes, so in a truncated archive it can find the directory of a
+    # zip that was stored inside (torch keeps the sample inputs as one).
+    if min((info.header_offset for info in archive.infolist()), default=0) != 0:
+        archive.close()
+        raise FormatError("the zip is truncated or damaged")
+    return archive
 
 
 def open_archive(target: str, source: Path | bytes) -> Archive:
@@ -192,12 +160,12 @@ def open_archive(target: str, source: Path | bytes) -> Archive:
         root = _root(members)
         if _read(archive, f"{root}/archive_format").strip() != b"pt2":
             raise FormatError("the archive format is not 'pt2'")
-        byteorder = "<"
+        big_endian = False
         if f"{root}/byteorder" in members:
             stated = _read(archive, f"{root}/byteorder").strip()
             if stated not in (b"little", b"big"):
                 raise FormatError("the byte order is neither 'little' nor 'big'")
-            byteorder = "<" if stated == b"little" else ">"
+            big_endian = stated == b"big"
         model = _model_name(root, members)
         tensors: dict[str, StoredTensor] = {}
         for folder in ("weights", "constants"):
@@ -208,7 +176,7 @@ def open_archive(target: str, source: Path | bytes) -> Archive:
                 tensors |= _stored_tensors(
                     _read_json(archive, config), f"{root}/data/{folder}", members
                 )
-    return Archive(target, source, root, model, byteorder, tensors)
+    return Archive(target, source, root, model, big_endian, tensors)
 
 
 def _verified_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -309,18 +277,6 @@ def _stored_tensors(
     return found
 
 
-def dtype_name(meta: object) -> str:
-    """Return the numpy dtype name of a `TensorMeta` record.
-
-    Raises:
-        FormatError: The code is unknown.
-    """
-    code = field(meta, "dtype", int)
-    if code not in DTYPES:
-        raise FormatError(f"the dtype code {code} is unknown")
-    return DTYPES[code]
-
-
 def _static(size: object) -> int:
     value = field(size, "as_int", int)
     if not 0 <= value <= _MAX_SIZE:
@@ -353,21 +309,18 @@ def _check_bounds(name: str, stored: StoredTensor, stored_bytes: int) -> None:
 
 
 def _strided(
-    data: bytes, dtype: np.dtype[Any], stored: StoredTensor, byteorder: str
+    data: bytes, dtype: np.dtype[Any], stored: StoredTensor, big_endian: bool
 ) -> npt.NDArray[Any]:
     if 0 in stored.shape:
         return np.zeros(stored.shape, dtype)
     if not data:
         raise FormatError("the archive was exported without numbers (fake or meta tensors)")
     item = dtype.itemsize
-    usable = len(data) - len(data) % item
-    # Byte order is a property of the raw words, so swap before bfloat16 and the like are viewed.
-    words = np.dtype(f"u{item}") if item in (1, 2, 4, 8) else None
-    if words is not None:
-        raw = np.frombuffer(data[:usable], words.newbyteorder(byteorder))
-        flat = raw.astype(words, copy=False).view(dtype)
-    else:
-        flat = np.frombuffer(data[:usable], dtype.newbyteorder(byteorder)).astype(dtype)
+    # numpy cannot swap the bytes of the ml_dtypes types: read them as words first.
+    words = np.dtype(f"u{item}") if stored.dtype in _ITEM_BYTES else dtype
+    order: Literal["<", ">"] = ">" if big_endian else "<"
+    raw = np.frombuffer(data[: len(data) - len(data) % item], words.newbyteorder(order))
+    flat = raw.astype(words, copy=False).view(dtype)
     view = np.lib.stride_tricks.as_strided(
         flat[stored.offset :],
         stored.shape,

@@ -9,7 +9,7 @@ from leakaudit.graph import Parameter, Tensor
 from leakaudit.graph.operators import Operator
 
 
-class NotUnderstood(Exception):
+class NotUnderstoodError(Exception):
     """A builder cannot express this call; the text is the reason that the user reads."""
 
 
@@ -90,7 +90,7 @@ class Call:
     def output(self) -> Tensor:
         """The only output."""
         if len(self.outputs) != 1:
-            raise NotUnderstood(f"it has {len(self.outputs)} outputs")
+            raise NotUnderstoodError(f"it has {len(self.outputs)} outputs")
         return self.outputs[0]
 
     def tensor(self, name: str) -> Tensor:
@@ -99,21 +99,21 @@ class Call:
         if isinstance(value, Tensor):
             return value
         if isinstance(value, Stored):
-            raise NotUnderstood(f"its {name} is stored, not computed from the input")
-        raise NotUnderstood(f"its {name} is not a tensor")
+            raise NotUnderstoodError(f"its {name} is stored, not computed from the input")
+        raise NotUnderstoodError(f"its {name} is not a tensor")
 
     def weight(self, name: str) -> Stored:
         """The argument, which must be stored."""
         value = self.arguments.get(name)
         if isinstance(value, Stored):
             return value
-        raise NotUnderstood(f"its {name} is computed, not stored")
+        raise NotUnderstoodError(f"its {name} is computed, not stored")
 
     def plain_weight(self, name: str) -> Stored:
         """The argument, which must be stored and read as it is stored."""
         value = self.weight(name)
         if not value.plain:
-            raise NotUnderstood(f"its {name} is a rearranged view of {value.name!r}")
+            raise NotUnderstoodError(f"its {name} is a rearranged view of {value.name!r}")
         return value
 
     def optional_bias(self, name: str, length: int) -> tuple[tuple[str, str], ...]:
@@ -122,28 +122,28 @@ class Call:
             return ()
         value = self.plain_weight(name)
         if value.shape != (length,):
-            raise NotUnderstood(f"its {name} has shape {value.shape}, not ({length},)")
+            raise NotUnderstoodError(f"its {name} has shape {value.shape}, not ({length},)")
         return (("bias", value.name),)
 
     def flag(self, name: str, default: bool) -> bool:
         """A boolean argument."""
         value = self.arguments.get(name, default)
         if not isinstance(value, bool):
-            raise NotUnderstood(f"its {name} is not a constant")
+            raise NotUnderstoodError(f"its {name} is not a constant")
         return value
 
     def integer(self, name: str, default: int) -> int:
         """An integer argument."""
         value = self.arguments.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise NotUnderstood(f"its {name} is not a constant integer")
+            raise NotUnderstoodError(f"its {name} is not a constant integer")
         return value
 
     def number(self, name: str, default: float) -> float:
         """A real argument."""
         value = self.arguments.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise NotUnderstood(f"its {name} is not a constant number")
+            raise NotUnderstoodError(f"its {name} is not a constant number")
         return float(value)
 
     def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -152,10 +152,10 @@ class Call:
         if isinstance(value, int) and not isinstance(value, bool):
             return (value,)
         if not isinstance(value, tuple):
-            raise NotUnderstood(f"its {name} is not a list of constant integers")
+            raise NotUnderstoodError(f"its {name} is not a list of constant integers")
         found: list[int] = []
         for item in value:
             if isinstance(item, bool) or not isinstance(item, int):
-                raise NotUnderstood(f"its {name} is not a list of constant integers")
+                raise NotUnderstoodError(f"its {name} is not a list of constant integers")
             found.append(item)
         return tuple(found)

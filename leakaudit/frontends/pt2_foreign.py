@@ -6,13 +6,12 @@ import pickletools
 import zipfile
 from pathlib import Path
 
-from leakaudit.frontends.pt2_archive import EXPORT_REMEDY, FormatError, open_zip
+from leakaudit.frontends.pt2_archive import open_zip
+from leakaudit.frontends.pt2_schema import EXPORT_REMEDY, FormatError
 
 _LFS_POINTER = b"version https://git-lfs"
 _SAVED_PROGRAM = "load the model in Python and save it as an export archive: "
-_PICKLE_REMEDY = (
-    f"{_SAVED_PROGRAM}torch.export.save(torch.export.export(model, args), 'model.pt2')"
-)
+_PICKLE_REMEDY = f"{_SAVED_PROGRAM}torch.export.save(torch.export.export(model, args), 'model.pt2')"
 _MAX_PICKLE_BYTES = 16 * 2**20
 
 

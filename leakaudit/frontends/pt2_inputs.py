@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from leakaudit.errors import AuditError
 from leakaudit.frontends import pt2_shapes
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.frontends.pt2_archive import FormatError, field
+from leakaudit.frontends.pt2_schema import FormatError, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def symbols(target: str, inputs: Sequence[UserInput], options: LoadOptions) -> d
         for text, size in batches:
             try:
                 pt2_shapes.evaluate(text, found)
-            except pt2_shapes.OpenSymbol:
+            except pt2_shapes.OpenSymbolError:
                 found = pt2_shapes.solve([(text, size)], found)
     except FormatError as error:
         raise AuditError(
@@ -123,7 +123,7 @@ def _require_closed(
         for axis, record in enumerate(entry.sizes):
             try:
                 pt2_shapes.size(record, symbols_found)
-            except pt2_shapes.OpenSymbol:
+            except pt2_shapes.OpenSymbolError:
                 unknown.append(str(axis))
         if unknown:
             raise AuditError(

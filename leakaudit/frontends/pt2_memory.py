@@ -11,17 +11,73 @@ from collections.abc import Iterable, Sequence
 # ATen operators whose output is, or may be, a view of an input. `dropout` returns its input itself
 # in evaluation mode.
 _MAY_ALIAS = frozenset(
-    """
-    adjoint alias alpha_dropout as_strided atleast_1d atleast_2d atleast_3d broadcast_tensors
-    broadcast_to chunk conj contiguous detach diagonal dropout expand expand_as feature_dropout
-    flatten hsplit imag lift_fresh mH mT matrix_H meshgrid movedim moveaxis narrow numpy_T permute
-    positive ravel real reshape reshape_as resolve_conj resolve_neg select slice split
-    split_with_sizes squeeze swapaxes swapdims t tensor_split to to_dense transpose type_as unbind
-    unflatten unfold unsqueeze view view_as view_as_complex view_as_real vsplit dsplit
-    """.split()
+    {
+        "adjoint",
+        "alias",
+        "alpha_dropout",
+        "as_strided",
+        "atleast_1d",
+        "atleast_2d",
+        "atleast_3d",
+        "broadcast_tensors",
+        "broadcast_to",
+        "chunk",
+        "conj",
+        "contiguous",
+        "detach",
+        "diagonal",
+        "dropout",
+        "dsplit",
+        "expand",
+        "expand_as",
+        "feature_dropout",
+        "flatten",
+        "hsplit",
+        "imag",
+        "lift_fresh",
+        "mH",
+        "mT",
+        "matrix_H",
+        "meshgrid",
+        "moveaxis",
+        "movedim",
+        "narrow",
+        "numpy_T",
+        "permute",
+        "positive",
+        "ravel",
+        "real",
+        "reshape",
+        "reshape_as",
+        "resolve_conj",
+        "resolve_neg",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "swapaxes",
+        "swapdims",
+        "t",
+        "tensor_split",
+        "to",
+        "to_dense",
+        "transpose",
+        "type_as",
+        "unbind",
+        "unflatten",
+        "unfold",
+        "unsqueeze",
+        "view",
+        "view_as",
+        "view_as_complex",
+        "view_as_real",
+        "vsplit",
+    }
 )
 # Operators of these libraries say by a trailing underscore that they write into an argument.
 _HONEST = frozenset({"aten", "prims", "torchvision"})
+_ONLY_AUTOGRAD = frozenset({"detach_", "requires_grad_"})
 
 
 def may_alias(target: str) -> bool:
@@ -37,7 +93,7 @@ def writes(target: str) -> bool:
         return False
     if library not in _HONEST:
         return True
-    return name.endswith("_") and not name.endswith("__")
+    return name.endswith("_") and not name.endswith("__") and name not in _ONLY_AUTOGRAD
 
 
 def writes_first_only(target: str) -> bool:

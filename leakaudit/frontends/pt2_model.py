@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from leakaudit.errors import AuditError
 from leakaudit.frontends import pt2_inputs, pt2_memory, pt2_ops, pt2_shapes
 from leakaudit.frontends.interface import LoadOptions, layer_name
-from leakaudit.frontends.pt2_archive import (
+from leakaudit.frontends.pt2_archive import Archive, open_archive
+from leakaudit.frontends.pt2_call import Call, Layer, Opaque, Stored, Value
+from leakaudit.frontends.pt2_foreign import describe_foreign
+from leakaudit.frontends.pt2_inputs import UserInput
+from leakaudit.frontends.pt2_schema import (
     DTYPES,
     EXPORT_REMEDY,
-    Archive,
+    TENSOR_KINDS,
     FormatError,
     dtype_name,
     field,
-    open_archive,
+    records,
+    tensor_names,
 )
-from leakaudit.frontends.pt2_call import Call, Layer, Opaque, Stored, Value, leaves
-from leakaudit.frontends.pt2_foreign import describe_foreign
-from leakaudit.frontends.pt2_inputs import UserInput
 from leakaudit.graph import Graph, Node, Parameter, Tensor
 
 _SCHEMA_MAJOR = 8  # torch 2.11 to 2.13
@@ -60,9 +63,11 @@ def _read(target: str, source: Path | bytes, options: LoadOptions, file_format: 
                 "export the model with torch 2.11 to 2.13",
             )
         return _Reader(archive, program, options).graph(file_format)
-    except FormatError as error:
+    except (FormatError, RecursionError) as error:
+        # Lists nested a thousand deep are the one way to exhaust the stack here.
+        text = str(error) if isinstance(error, FormatError) else "it is nested too deeply"
         raise AuditError(
-            target, f"this is not a readable export archive: {error}", EXPORT_REMEDY
+            target, f"this is not a readable export archive: {text}", EXPORT_REMEDY
         ) from error
 
 
@@ -77,14 +82,13 @@ class _Reader:
         self.signature = field(module, "signature", dict)
         self.record = field(module, "graph", dict)
         self.metas = field(self.record, "tensor_values", dict)
-        self.calls = [call for call in field(self.record, "nodes", list)]
+        self.calls = records(self.record, "nodes")
         self.last_read = self._last_reads()
         self.values: dict[str, Tensor | Stored] = {}
         self.tensors: dict[str, Tensor] = {}
         self.parameters: dict[str, Parameter] = {}
         self.memory = pt2_memory.SharedMemory()
         self.nodes: list[Node] = []
-        self.taken: set[str] = set()
         self.symbols: dict[str, int] = {}
 
     def graph(self, file_format: str) -> Graph:
@@ -98,7 +102,7 @@ class _Reader:
         ]
         if not outputs:
             raise FormatError("the program has no tensor output")
-        nodes = _live(self.nodes, outputs)
+        nodes = _named(_live(self.nodes, outputs))
         kept = {*inputs, *(name for node in nodes for name in node.outputs)}
         return Graph(
             name=self.target,
@@ -116,7 +120,7 @@ class _Reader:
     def _read_inputs(self) -> list[str]:
         user: list[UserInput] = []
         stored: list[tuple[str, str]] = []
-        for spec in field(self.signature, "input_specs", list):
+        for spec in records(self.signature, "input_specs"):
             for kind, label in _STORED_SPECS.items():
                 if kind in spec:
                     entry = field(spec, kind, dict)
@@ -137,7 +141,7 @@ class _Reader:
         tied = self._tied(specs)
         for name, label in specs:
             meta = field(self.metas, name, dict)
-            shape = pt2_shapes.shape(meta, {})
+            shape = pt2_shapes.fixed_shape(meta)
             stored = self.archive.tensors.get(label)
             if stored is not None and (stored.shape, stored.dtype) != (shape, dtype_name(meta)):
                 raise FormatError(f"the graph and the weights disagree on {label!r}")
@@ -168,7 +172,7 @@ class _Reader:
         }
 
     def _output_names(self) -> Iterator[str]:
-        for spec in field(self.signature, "output_specs", list):
+        for spec in records(self.signature, "output_specs"):
             for kind in ("user_output", "loss_output"):
                 if kind in spec:
                     argument = field(field(spec, kind, dict), "arg", dict)
@@ -179,8 +183,8 @@ class _Reader:
     def _last_reads(self) -> dict[str, int]:
         last: dict[str, int] = {}
         for position, call in enumerate(self.calls):
-            for entry in field(call, "inputs", list):
-                for name in _tensor_names(field(entry, "arg", dict)):
+            for entry in records(call, "inputs"):
+                for name in tensor_names(field(entry, "arg", dict)):
                     last[name] = position
         return last | dict.fromkeys(self._output_names(), len(self.calls))
 
@@ -190,12 +194,12 @@ class _Reader:
         target = field(record, "target", str).removeprefix("torch.ops.")
         arguments: dict[str, Value] = {}
         read: list[list[str]] = []
-        for index, entry in enumerate(field(record, "inputs", list)):
+        for index, entry in enumerate(records(record, "inputs")):
             argument = field(entry, "arg", dict)
             key = field(entry, "name", str) or f"argument {index}"
             arguments[key] = self._argument(argument)
-            read.append(list(_tensor_names(argument)))
-        names = [name for entry in field(record, "outputs", list) for name in _tensor_names(entry)]
+            read.append(list(tensor_names(argument)))
+        names = [name for entry in records(record, "outputs") for name in tensor_names(entry)]
         written = self._written(record, target, read)
         if not names and not written:
             return  # sizes and assertions: they compute no tensor
@@ -253,15 +257,10 @@ class _Reader:
     ) -> None:
         if not outputs:
             return  # writes into memory that nothing reads again
-        roles = dict(layer.parameters)
         own = record.get("name")
         self.nodes.append(
             Node(
-                name=layer_name(
-                    roles.get("weight", roles.get("slope")),
-                    own if isinstance(own, str) else outputs[0].name,
-                    self.taken,
-                ),
+                name=own if isinstance(own, str) else outputs[0].name,
                 op=layer.op,
                 inputs=layer.inputs,
                 outputs=tuple(tensor.name for tensor in outputs),
@@ -283,7 +282,7 @@ class _Reader:
         meta = field(self.metas, name, dict)
         try:
             shape = pt2_shapes.shape(meta, self.symbols)
-        except pt2_shapes.OpenSymbol as error:
+        except pt2_shapes.OpenSymbolError as error:
             raise AuditError(
                 self.target,
                 f"the shape of {name!r} depends on the data (symbol {str(error)[:80]!r})",
@@ -306,14 +305,14 @@ class _Reader:
 
     def _argument(self, argument: dict[str, Any]) -> Value:
         for kind, content in argument.items():
-            if kind in _TENSOR_KINDS:
-                found = tuple(self._value(name) for name in _tensor_names(argument))
+            if kind in TENSOR_KINDS:
+                found = tuple(self._value(name) for name in tensor_names(argument))
                 single = kind in ("as_tensor", "as_optional_tensor")
                 return (found[0] if found else None) if single else found
             if kind == "as_none":
                 return None
-            if kind == "as_scalar_type" and content in DTYPES:
-                return DTYPES[content]
+            if kind == "as_scalar_type" and isinstance(content, int):
+                return DTYPES.get(content, "unknown")
             if kind in _PLAIN_KINDS:
                 return _plain(content)
             if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
@@ -328,31 +327,23 @@ class _Reader:
             record = field(self.record, "sym_int_values", dict).get(name)
             try:
                 return Opaque(name) if record is None else pt2_shapes.integer(record, self.symbols)
-            except pt2_shapes.OpenSymbol:
+            except pt2_shapes.OpenSymbolError:
                 return Opaque(name)
         if isinstance(argument, dict) and len(argument) == 1:
             return _plain(next(iter(argument.values())))
         return Opaque("symbol")
 
 
-_STORED_SPECS = {
-    "parameter": "parameter_name",
-    "buffer": "buffer_name",
-    "tensor_constant": "tensor_constant_name",
-}
-_TENSOR_KINDS = (
-    "as_tensor",
-    "as_tensors",
-    "as_optional_tensor",
-    "as_optional_tensors",
-    "as_nested_tensors",
-    "as_string_to_argument",
-)
 _PLAIN_KINDS = (
     *("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools"),
     *("as_string", "as_strings", "as_int_lists", "as_float_lists"),
 )
 _FLOAT_WORDS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
+_STORED_SPECS = {
+    "parameter": "parameter_name",
+    "buffer": "buffer_name",
+    "tensor_constant": "tensor_constant_name",
+}
 
 
 def _plain(content: object) -> Value:
@@ -364,40 +355,19 @@ def _plain(content: object) -> Value:
     return content if isinstance(content, int | float) else Opaque("unknown")
 
 
-def _tensor_names(argument: object) -> Iterator[str]:
-    """Yield the names of the tensors in an `Argument` record, not those inside a subgraph."""
-    if not isinstance(argument, dict):
-        raise FormatError("an argument is not an object")
-    for kind, content in argument.items():
-        if kind == "as_tensor":
-            yield field(content, "name", str)
-        elif kind == "as_optional_tensor":
-            yield from _tensor_names(content)
-        elif kind in ("as_tensors", "as_nested_tensors"):
-            for item in field(argument, kind, list):
-                for entry in item if isinstance(item, list) else [item]:
-                    yield field(entry, "name", str)
-        elif kind == "as_optional_tensors":
-            for item in field(argument, kind, list):
-                yield from _tensor_names(item)
-        elif kind == "as_string_to_argument":
-            for item in field(argument, kind, dict).values():
-                yield from _tensor_names(item)
-
-
 def _writes(record: Mapping[str, Any], target: str) -> bool:
     """Whether a call writes into an argument; of a call with a subgraph, whether that does."""
     subgraphs = [
-        field(field(entry["arg"], "as_graph", dict), "graph", dict)
-        for entry in field(record, "inputs", list)
-        if "as_graph" in entry["arg"]
+        field(field(argument, "as_graph", dict), "graph", dict)
+        for entry in records(record, "inputs")
+        if "as_graph" in (argument := field(entry, "arg", dict))
     ]
     if not subgraphs:
         return pt2_memory.writes(target)
     return any(
         _writes(inner, field(inner, "target", str).removeprefix("torch.ops."))
         for subgraph in subgraphs
-        for inner in field(subgraph, "nodes", list)
+        for inner in records(subgraph, "nodes")
     )
 
 
@@ -410,3 +380,15 @@ def _live(nodes: list[Node], outputs: list[str]) -> tuple[Node, ...]:
             needed.update(node.inputs)
             kept.append(node)
     return tuple(reversed(kept))
+
+
+def _named(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Name the layers, after dead ones are gone: they must not use up a name."""
+    taken: set[str] = set()
+    return tuple(
+        replace(
+            node,
+            name=layer_name(node.parameter("weight") or node.parameter("slope"), node.name, taken),
+        )
+        for node in nodes
+    )

@@ -1,7 +1,7 @@
 """ATen operators -> operators of the model graph: an explicit table, one builder each.
 
 A target that is not in the table becomes `Unsupported`. To add one, write a builder
-(Call -> Layer, raising `NotUnderstood` for the variants it cannot express) and a line in `BUILDERS`.
+(Call -> Layer, raising `NotUnderstoodError` for what it cannot express) and a line in `BUILDERS`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from leakaudit.frontends.pt2_call import Call, Layer, NotUnderstood, Stored, leaves
+from leakaudit.frontends.pt2_call import Call, Layer, NotUnderstoodError, Stored, leaves
 from leakaudit.graph import Tensor
 from leakaudit.graph.operators import (
     Activation,
@@ -38,10 +38,51 @@ def build(call: Call) -> Layer:
     reason = REFUSED.get(call.target, "leakaudit has no rule for this operator")
     if builder is not None:
         try:
-            return builder(call)
-        except NotUnderstood as error:
+            layer = builder(call)
+            _require_shape(call, layer)
+            return layer
+        except NotUnderstoodError as error:
             reason = str(error)
     return unsupported(call, reason)
+
+
+def _require_shape(call: Call, layer: Layer) -> None:
+    """Refuse a call whose stated output shape is not the one its operator computes.
+
+    Later stages trust the shapes of the graph; the file that states them is not trusted.
+    """
+    source = next(
+        value.shape
+        for value in call.arguments.values()
+        if isinstance(value, Tensor) and value.name == layer.inputs[0]
+    )
+    expected = call.output.shape
+    match layer.op:
+        case Activation():
+            expected = source
+        case Linear(out_features=out_features):
+            expected = (*source[:-1], out_features)
+        case Transpose(permutation=order):
+            expected = tuple(source[axis] for axis in order)
+        case Conv() as conv:
+            weight = call.weight("weight").shape
+            sizes = (
+                (size + begin + end - dilation * (kernel - 1) - 1) // stride + 1
+                for size, begin, end, dilation, kernel, stride in zip(
+                    source[2:],
+                    conv.padding_begin,
+                    conv.padding_end,
+                    conv.dilation,
+                    conv.kernel,
+                    conv.stride,
+                    strict=True,
+                )
+            )
+            expected = (source[0], weight[0], *sizes)
+    if call.output.shape != expected:
+        raise NotUnderstoodError(
+            f"its output is stated as {call.output.shape}, and it computes {expected}"
+        )
 
 
 def unsupported(call: Call, reason: str) -> Layer:
@@ -65,7 +106,7 @@ def _spread(values: tuple[int, ...], axes: int, name: str) -> tuple[int, ...]:
     if len(values) == 1:
         return values * axes
     if len(values) != axes:
-        raise NotUnderstood(f"its {name} has {len(values)} entries for {axes} axes")
+        raise NotUnderstoodError(f"its {name} has {len(values)} entries for {axes} axes")
     return values
 
 
@@ -73,19 +114,19 @@ def _convolution(call: Call) -> Layer:
     source, weight = call.tensor("input"), call.plain_weight("weight")
     axes = len(weight.shape) - 2
     if not 1 <= axes <= 3:
-        raise NotUnderstood(f"it has {axes} spatial axes")
+        raise NotUnderstoodError(f"it has {axes} spatial axes")
     if len(source.shape) != axes + 2:
-        raise NotUnderstood("its input has no batch axis")
+        raise NotUnderstoodError("its input has no batch axis")
     if call.flag("transposed", False):
-        raise NotUnderstood("transposed convolution is not understood")
+        raise NotUnderstoodError("transposed convolution is not understood")
     kernel = weight.shape[2:]
     stride = _spread(call.integers("stride", (1,)), axes, "stride")
     dilation = _spread(call.integers("dilation", (1,)), axes, "dilation")
     groups = call.integer("groups", 1)
     if groups < 1 or min(stride) < 1 or min(dilation) < 1:
-        raise NotUnderstood("its groups, stride or dilation is below 1")
+        raise NotUnderstoodError("its groups, stride or dilation is below 1")
     if source.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
-        raise NotUnderstood("its groups do not fit its channels")
+        raise NotUnderstoodError("its groups do not fit its channels")
     mode = call.arguments.get("padding")
     if mode == "valid":
         begin = end = (0,) * axes
@@ -116,13 +157,13 @@ def _dense(
     """y = alpha·x·Wᵀ + beta·b, where argument `weight` is W or, as in matmul, Wᵀ."""
     tensor, stored = call.tensor(source), call.weight(weight)
     if len(stored.shape) != 2:
-        raise NotUnderstood(f"its {weight} has {len(stored.shape)} axes, not 2")
+        raise NotUnderstoodError(f"its {weight} has {len(stored.shape)} axes, not 2")
     if not (stored.plain or stored.matrix_transposed):
-        raise NotUnderstood(f"its {weight} is a rearranged view of {stored.name!r}")
+        raise NotUnderstoodError(f"its {weight} is a rearranged view of {stored.name!r}")
     in_axis = 1 if weight_is_out_in else 0
     in_features, out_features = stored.shape[in_axis], stored.shape[1 - in_axis]
     if tensor.shape[-1:] != (in_features,):
-        raise NotUnderstood(f"its {weight} does not fit its input")
+        raise NotUnderstoodError(f"its {weight} does not fit its input")
     return Layer(
         Linear(
             in_features,
@@ -178,13 +219,13 @@ def _leaky_relu(call: Call) -> Layer:
 
 def _elu(call: Call) -> Layer:
     if call.number("scale", 1.0) != 1 or call.number("input_scale", 1.0) != 1:
-        raise NotUnderstood("it scales its input or output")
+        raise NotUnderstoodError("it scales its input or output")
     return Layer(Elu(call.number("alpha", 1.0)), (call.tensor("self").name,))
 
 
 def _softplus(call: Call) -> Layer:
     if call.number("beta", 1.0) != 1 or call.number("threshold", 20.0) != 20:
-        raise NotUnderstood("only softplus with beta 1 and threshold 20 is understood")
+        raise NotUnderstoodError("only softplus with beta 1 and threshold 20 is understood")
     return Layer(Softplus(), (call.tensor("self").name,))
 
 
@@ -193,7 +234,7 @@ def _prelu(call: Call) -> Layer:
     count = math.prod(slope.shape)
     channels = source.shape[1] if len(source.shape) > 1 else 1
     if count not in (1, channels):
-        raise NotUnderstood(f"it has {count} slopes for {channels} channels")
+        raise NotUnderstoodError(f"it has {count} slopes for {channels} channels")
     if call.target == "aten.prelu.default":
         on_channels = slope.plain
     else:
@@ -202,13 +243,15 @@ def _prelu(call: Call) -> Layer:
         aligned = (*leading, *slope.shape)
         on_channels = all(size == 1 for axis, size in enumerate(aligned) if axis != 1)
     if count > 1 and not on_channels:
-        raise NotUnderstood("its slopes do not lie along the channels")
+        raise NotUnderstoodError("its slopes do not lie along the channels")
     return Layer(PRelu(), (source.name,), (("slope", slope.name),))
 
 
 def _dropout(call: Call) -> Layer:
     if call.flag("train", True) and call.number("p", 0.5) != 0:
-        raise NotUnderstood("dropout is active: export the model in evaluation mode (model.eval())")
+        raise NotUnderstoodError(
+            "dropout is active: export the model in evaluation mode (model.eval())"
+        )
     return Layer(Identity(), (call.tensor("input").name,))
 
 
@@ -218,7 +261,7 @@ def _dropout(call: Call) -> Layer:
 def _reshape(call: Call) -> Layer:
     source = call.tensor("self")
     if math.prod(source.shape) != math.prod(call.output.shape):
-        raise NotUnderstood("its output has another number of elements than its input")
+        raise NotUnderstoodError("its output has another number of elements than its input")
     return Layer(Reshape(), (source.name,))
 
 
@@ -226,7 +269,7 @@ def permutation(call: Call, axes: int) -> tuple[int, ...]:
     """The permutation that a permute, transpose or t of a tensor with `axes` axes applies.
 
     Raises:
-        NotUnderstood: The arguments are not a permutation.
+        NotUnderstoodError: The arguments are not a permutation.
     """
     if call.target == "aten.permute.default":
         order = [d + axes if d < 0 else d for d in call.integers("dims", ())]
@@ -236,15 +279,14 @@ def permutation(call: Call, axes: int) -> tuple[int, ...]:
             first, second = (0, 1) if axes == 2 else (0, 0)
         else:
             first, second = (
-                d + axes if d < 0 else d
-                for d in (call.integer("dim0", 0), call.integer("dim1", 0))
+                d + axes if d < 0 else d for d in (call.integer("dim0", 0), call.integer("dim1", 0))
             )
         if not (0 <= first < max(axes, 1) and 0 <= second < max(axes, 1)):
-            raise NotUnderstood("its axes do not exist")
+            raise NotUnderstoodError("its axes do not exist")
         if axes:
             order[first], order[second] = order[second], order[first]
     if sorted(order) != list(range(axes)):
-        raise NotUnderstood("its axes are not a permutation")
+        raise NotUnderstoodError("its axes are not a permutation")
     return tuple(order)
 
 
@@ -276,7 +318,7 @@ def view_of_stored(call: Call) -> Stored | None:
     if call.target in _TRANSPOSES:
         try:
             order = permutation(call, len(source.shape))
-        except NotUnderstood:
+        except NotUnderstoodError:
             return None
         if source.reshaped:
             # The axes of a regrouped view mean nothing; a swap of them cannot be undone later.

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from leakaudit.frontends.pt2_archive import FormatError, field
+from leakaudit.frontends.pt2_schema import FormatError, field
 
 _MAX_TEXT = 20_000
 _MAX_VALUE = 2**63
 _MAX_AXES = 32
 
 
-class OpenSymbol(Exception):
+class OpenSymbolError(Exception):
     """The expression has a symbol whose value is not known (the text is its name)."""
 
 
@@ -74,7 +74,7 @@ def evaluate(text: str, symbols: Mapping[str, int]) -> int:
         symbols: Values of the symbols.
 
     Raises:
-        OpenSymbol: A symbol has no value.
+        OpenSymbolError: A symbol has no value.
         FormatError: The text is not an integer expression of the known functions.
     """
     if len(text) > _MAX_TEXT:
@@ -116,7 +116,7 @@ def _value(node: ast.expr, symbols: Mapping[str, int]) -> Fraction:
 
 def _symbol(name: str, symbols: Mapping[str, int]) -> Fraction:
     if name not in symbols:
-        raise OpenSymbol(name)
+        raise OpenSymbolError(name)
     return Fraction(symbols[name])
 
 
@@ -124,7 +124,7 @@ def size(record: object, symbols: Mapping[str, int]) -> int:
     """Compute a `SymInt` record ({"as_int": 3} or {"as_expr": {...}}), which must be >= 0.
 
     Raises:
-        OpenSymbol: See `evaluate`.
+        OpenSymbolError: See `evaluate`.
         FormatError: See `evaluate`.
     """
     value = integer(record, symbols)
@@ -152,6 +152,18 @@ def shape(meta: object, symbols: Mapping[str, int]) -> tuple[int, ...]:
     if len(sizes) > _MAX_AXES:
         raise FormatError(f"a tensor has {len(sizes)} axes")
     return tuple(size(record, symbols) for record in sizes)
+
+
+def fixed_shape(meta: object) -> tuple[int, ...]:
+    """Compute the shape of a `TensorMeta` record that may hold no symbols, as stored numbers do.
+
+    Raises:
+        FormatError: It holds a symbol, or as for `size`.
+    """
+    try:
+        return shape(meta, {})
+    except OpenSymbolError as error:
+        raise FormatError("a stored tensor has an open size") from error
 
 
 def hinted(meta: object) -> tuple[int, ...]:
@@ -189,7 +201,7 @@ def solve(wanted: Sequence[tuple[str, int]], symbols: Mapping[str, int]) -> dict
         for text, value in list(pending):
             try:
                 actual = evaluate(text, found)
-            except OpenSymbol as open_symbol:
+            except OpenSymbolError as open_symbol:
                 root = _affine_root(text, value, str(open_symbol), found)
                 if root is None:
                     continue
@@ -206,7 +218,7 @@ def _affine_root(text: str, value: int, name: str, symbols: Mapping[str, int]) -
     """Solve a·s + b = value for the positive integer s."""
     try:
         first, second, third = (evaluate(text, {**symbols, name: at}) for at in (1, 2, 3))
-    except OpenSymbol:
+    except OpenSymbolError:
         return None
     slope = second - first
     if slope == 0 or third - second != slope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,11 @@ from leakaudit.errors import UsageError
 from leakaudit.findings import ImageReport
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
 
 SMALLEST_SIDE = 256
 _MARK = ("Software", "leakaudit")
-_NOT_A_NUMBER = (255, 0, 255)  # magenta: no picture of ours has it otherwise at full strength
+_NOT_A_NUMBER = (255, 0, 255)  # magenta, rare in photographs
 _ONE_GREY_LEVEL = 1 / 255
 _LONGEST_STEM = 100
 
@@ -103,7 +104,7 @@ def _png(pixels: Pixels) -> bytes:
         levels[broken] = _NOT_A_NUMBER
     factor = max(1, -(-SMALLEST_SIDE // max(levels.shape[:2])))
     levels = levels.repeat(factor, axis=0).repeat(factor, axis=1)
-    picture: Image = image_module.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    picture = image_module.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
     info = info_class()
     info.add_text(*_MARK)
     buffer = io.BytesIO()
@@ -131,7 +132,7 @@ def _is_ours(path: Path) -> bool:
         return False  # not a PNG, or a damaged one
 
 
-def _pillow():  # type: ignore[no-untyped-def]
+def _pillow() -> tuple[ModuleType, type[PngInfo]]:
     """Return the module PIL.Image and the class PngInfo; Pillow comes with an extra."""
     try:
         from PIL import Image, PngImagePlugin

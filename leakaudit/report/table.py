@@ -160,14 +160,14 @@ class _Page:
         text = f"{plain(step.layer)}: " if step.layer else ""
         text += plain(step.derivation.strip())
         conclusion = f"=> {plain(step.fact)}"
-        unsaid = wording.equations(_unsaid(step))
         indent = " " * len(first)
-        if not unsaid and len(f"{first}{text} {conclusion}") <= self.width:
-            lines = self.wrap(f"{text} {conclusion}", first=first, rest=indent)
-        else:
+        unsaid = wording.equations(_unsaid(step))
+        if unsaid:
             lines = self.wrap(text, first=first, rest=indent)
-            conclusion += f"; {unsaid}" if unsaid else ""
-            lines += self.wrap(_glued(conclusion), first=indent, rest=indent + "   ")
+            text = _glued(f"{conclusion}; {unsaid}")
+            lines += self.wrap(text, first=indent, rest=indent + "   ")
+        else:
+            lines = self.wrap(f"{text} {_glued(conclusion)}", first=first, rest=indent)
         if self.options.verbosity >= 1 and step.premises:
             premises = "from " + ", ".join(map(plain, step.premises))
             lines += self.wrap(premises, first=indent, rest=indent + "  ", style={"dim": True})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -91,7 +92,9 @@ def read(text: str, symbols: frozenset[str]) -> Parsed:
     if not stripped:
         raise ExpressionError("nothing stands", text)
     try:
-        root = ast.parse(stripped, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Python only warns of "1or X"
+            root = ast.parse(stripped, mode="eval").body
     except SyntaxError as error:
         column = indent + (error.offset or 1)
         raise ExpressionError(f"not an expression ({error.msg})", text, column) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from leakaudit.errors import UsageError
 from leakaudit.rules.rule import Rule, read_rule
 
-BUILTIN_IDS = ("LA001", "LA002", "LA003", "LA004", "LA005", "LA006", "LA007")
+BUILTIN_IDS = ("LA001", "LA002", "LA003", "LA004", "LA005", "LA006", "LA007", "LA008")
 
 
 def builtin_folder() -> Path:

@@ -1,0 +1,130 @@
+"""The losses of the threat model, and what they say about the scale of a bias-free head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOSSES = ("cross-entropy", "bce", "mse")
+
+
+def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tensor:
+    """The target of the probe: the class that the network finds least likely.
+
+    It gives the largest gradient, which is the worst case for privacy; an example that the network
+    already classifies with certainty has a gradient of 0 and leaks nothing.
+
+    Args:
+        loss: One of LOSSES.
+        z: Network output (B, classes, ..).
+        generator: Seeded, for the targets of a regression.
+    """
+    if loss == "cross-entropy":
+        return z.detach().argmin(dim=1)
+    if loss == "bce":
+        return (z.detach() < 0).to(z.dtype)
+    return torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z)
+
+
+def loss_value(loss: str, z: Tensor, target: Tensor) -> Tensor:
+    """The mean loss over the batch, as torch defines it; z (B, classes, ..)."""
+    if loss == "cross-entropy":
+        return F.cross_entropy(z, target)
+    if loss == "bce":
+        return F.binary_cross_entropy_with_logits(z, target)
+    return F.mse_loss(z, target)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSolution:
+    """One way to complete a bias-free head: its input and output gradient."""
+
+    x: Tensor  # (in,)
+    g: Tensor  # (out,), dl/dz
+
+
+def solve_head(
+    loss: str, dW: Tensor, W: Tensor, offset: Tensor | None = None
+) -> Iterator[HeadSolution]:
+    """All (x, g) with dW = g xᵀ and g = dl/dz(W x) for some label, one example.
+
+    dW has rank one, dW = u vᵀ with |v| = 1, so x = s·v and g = u/s with one unknown s. The loss
+    equation fixes it: for cross-entropy g = softmax(s·W v) - e_label, for the logistic loss
+    g = σ(s·W v) - t. A correctly classified example of the logistic loss has two such s (the twin
+    data of R-GAP, ICLR 2021): both are returned.
+
+    Args:
+        loss: `cross-entropy` or `bce`.
+        dW: (out, in) float64.
+        W: (out, in) float64.
+        offset: A known bias whose gradient is not observed (out,), or None.
+    """
+    U, singular, Vh = torch.linalg.svd(dW, full_matrices=False)
+    if float(singular[0]) == 0:
+        return
+    u, v = U[:, 0] * singular[0], Vh[0]
+    logits = (W @ v).tolist()
+    offsets = [0.0] * len(logits) if offset is None else offset.tolist()
+    for s in _scales(loss, logits, offsets, u.tolist()):
+        yield HeadSolution(s * v, u / s)
+
+
+def _scales(
+    loss: str, logits: list[float], offsets: list[float], u: list[float]
+) -> Iterator[float]:
+    if loss == "bce":
+        # g = σ(s·c) - t = u/s, for both labels.
+        for target in (0.0, 1.0):
+            yield from _roots(lambda s, t=target: _sigmoid(s * logits[0] + offsets[0]) - t - u[0] / s)  # type: ignore[misc]
+        return
+    # Cross-entropy: only the label's entry of g is negative, which fixes the sign of s; for two
+    # classes both signs are possible.
+    for sign in (1.0, -1.0):
+        negative = [i for i, value in enumerate(u) if value * sign < 0]
+        if len(negative) != 1:
+            label = min(range(len(u)), key=lambda i: u[i] * sign)
+            others = [abs(u[i]) for i in negative if i != label]
+            # Rounding may turn the sign of entries that are nearly zero.
+            if not negative or max(others, default=0.0) > 1e-5 * abs(u[label]):
+                continue
+        else:
+            label = negative[0]
+        for s in _roots(
+            lambda s, label=label: _softmax([s * z + b for z, b in zip(logits, offsets, strict=True)], label) - 1.0 - u[label] / s,  # type: ignore[misc]
+            signs=(sign,),
+        ):
+            yield s
+
+
+def _roots(function, signs: tuple[float, ...] = (1.0, -1.0)) -> Iterator[float]:  # type: ignore[no-untyped-def]
+    """All sign changes of a function on a logarithmic grid, refined by bisection to rounding."""
+    grid = [10 ** (-8 + 16 * i / 1600) for i in range(1601)]
+    for sign in signs:
+        values = [function(sign * s) for s in grid]
+        for i in range(len(grid) - 1):
+            if values[i] == 0:
+                yield sign * grid[i]
+            elif values[i] * values[i + 1] < 0:
+                low, high = grid[i], grid[i + 1]
+                for _ in range(200):
+                    middle = math.sqrt(low * high)
+                    if not low < middle < high:
+                        break
+                    if function(sign * middle) * values[i] > 0:
+                        low = middle
+                    else:
+                        high = middle
+                yield sign * low
+
+
+def _sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+
+
+def _softmax(logits: list[float], label: int) -> float:
+    return 1 / sum(math.exp(min(700.0, z - logits[label])) for z in logits)

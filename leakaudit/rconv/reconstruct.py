@@ -1,0 +1,148 @@
+"""R-CONV: compute the input back from one shared gradient, along the leak path.
+
+`reconstruct` is the attacker. What it may know is its argument list: graph, weights, gradients and
+loss. It never receives the input, an activation or the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakaudit.graph import Graph
+from leakaudit.graph.operators import Linear
+from leakaudit.leakpath.derivations.linear import ValueFromLoss
+from leakaudit.leakpath.facts import Derivation, Kind
+from leakaudit.leakpath.path import LeakPath, find_leak_path
+from leakaudit.rconv.loss import HeadSolution, solve_head
+from leakaudit.rconv.replay import replay
+from leakaudit.rconv.simulate import simulate_gradients
+from leakaudit.rconv.solvers.interface import Solution
+from leakaudit.rconv.solvers.select import DEFAULT_MEMORY
+from leakaudit.rconv.state import Known, PathBroken, State
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """What the attacker computed.
+
+    Attributes:
+        target: The tensor that the path leads to, None where no path exists.
+        values: Recovered values by tensor name.
+        solutions: Per convolution what its solver found.
+        broken: Why the replay broke off, None where it went through.
+        mismatch: Relative difference between the observed gradients and those that the recovered
+            input gives (for paths that reach the input), else None.
+        attempts: Everything that was tried, in words.
+    """
+
+    target: str | None
+    values: Mapping[str, Known]
+    solutions: Mapping[str, Solution]
+    broken: PathBroken | None
+    mismatch: float | None
+    attempts: tuple[str, ...]
+
+
+def reconstruct(
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    loss: str,
+    memory: int = DEFAULT_MEMORY,
+) -> Reconstruction:
+    """Walk the leak path with numbers.
+
+    Args:
+        graph: The architecture.
+        weights: Every parameter by name.
+        gradients: dl/dp of the trainable parameters by name, in the type the client sent.
+        loss: `cross-entropy`, `bce` or `mse`.
+        memory: Bytes a solver may take for matrices.
+
+    Returns:
+        The recovered values, float64. Where a bias-free head leaves several completions, the one
+        that fits the observed gradients best, and among equal ones the one nearest to [0, 1].
+    """
+    path = find_leak_path(graph, loss)
+    precision = max(
+        (torch.finfo(g.dtype).eps for g in gradients.values() if g.is_floating_point()),
+        default=torch.finfo(torch.float64).eps,
+    )
+    exact = {name: w.double() if w.is_floating_point() else w for name, w in weights.items()}
+    observed = {name: g.double() for name, g in gradients.items()}
+
+    heads: list[HeadSolution | None] = list(_heads(path, exact, observed)) or [None]
+    tried: list[tuple[tuple[float, float], Reconstruction]] = []
+    for number, head in enumerate(heads, start=1):
+        state = State(graph, exact, observed, precision, loss, head, memory)
+        broken = _walk(path.steps, state)
+        tried.append(_judge(path, state, broken, f"scale {number} of {len(heads)}"))
+    best = min(tried, key=lambda entry: entry[0])[1]
+    if len(heads) == 1:
+        return best
+    return Reconstruction(
+        best.target,
+        best.values,
+        best.solutions,
+        best.broken,
+        best.mismatch,
+        tuple(attempt for _, result in tried for attempt in result.attempts),
+    )
+
+
+def _heads(
+    path: LeakPath, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> list[HeadSolution]:
+    graph = path.knowledge.graph
+    for step in path.steps:
+        if isinstance(step, ValueFromLoss):
+            node = graph.node(step.node)
+            name = node.parameter("weight") or ""
+            W, dW = weights[name], gradients[name]
+            if isinstance(node.op, Linear) and node.op.transposed:
+                W, dW = W.T, dW.T
+            alpha = node.op.alpha if isinstance(node.op, Linear) else 1.0
+            bias = node.parameter("bias")
+            offset = weights[bias] * node.op.beta if bias and isinstance(node.op, Linear) else None
+            return list(solve_head(path.knowledge.loss, dW / alpha, alpha * W, offset))
+    return []
+
+
+def _walk(steps: tuple[Derivation, ...], state: State) -> PathBroken | None:
+    for step in steps:
+        try:
+            state.known[step.conclusion] = replay(step, state)
+        except PathBroken as broken:
+            return broken
+    return None
+
+
+def _judge(
+    path: LeakPath, state: State, broken: PathBroken | None, name: str
+) -> tuple[tuple[float, float], Reconstruction]:
+    """A candidate with its sort key: misfit of the gradients (in decades), distance from [0, 1]."""
+    values = {f.tensor: known for f, known in state.known.items() if f.kind is Kind.VALUE}
+    mismatch = None
+    misfit, outside = float("inf"), float("inf")
+    if broken is None and path.report.reaches_input and path.target is not None:
+        x = values[path.target.tensor].tensor
+        mismatch = simulate_gradients(state, {path.target.tensor: x})
+        # Twin data fit equally well, apart from rounding: compare in coarse steps.
+        if mismatch is not None:
+            misfit = 0.0 if mismatch < 1e3 * state.precision else mismatch
+        outside = float((x - x.clamp(0, 1)).norm())
+    text = f"{name}: {broken or 'walked to the end'}"
+    if mismatch is not None:
+        text += f", gradients differ by {mismatch:.1e}, distance from [0, 1] {outside:.1e}"
+    return (misfit, outside), Reconstruction(
+        target=path.target.tensor if path.target else None,
+        values=values,
+        solutions=state.solutions,
+        broken=broken,
+        mismatch=mismatch,
+        attempts=(text,),
+    )
