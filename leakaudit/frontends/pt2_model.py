@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends import pt2_inputs, pt2_memory, pt2_ops, pt2_shapes
+from leakaudit.frontends import pt2_inputs, pt2_memory, pt2_ops, pt2_shapes, pt2_views
 from leakaudit.frontends.interface import LoadOptions, layer_name
 from leakaudit.frontends.pt2_archive import Archive, open_archive
 from leakaudit.frontends.pt2_call import Call, Layer, Opaque, Stored, Value
@@ -205,7 +205,7 @@ class _Reader:
             return  # sizes and assertions: they compute no tensor
         outputs = tuple(self._define(name) for name in names)
         call = Call(target, arguments, outputs, self.parameters)
-        view = pt2_ops.view_of_stored(call)
+        view = pt2_views.view_of_stored(call)
         if view is not None and not written:
             del self.tensors[outputs[0].name]
             self.values[names[0]] = view

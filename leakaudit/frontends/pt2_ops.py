@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from leakaudit.frontends.pt2_call import Call, Layer, NotUnderstoodError, Stored, leaves
+from leakaudit.frontends.pt2_views import COPIES, DETACH, RESHAPES, TRANSPOSES, permutation
 from leakaudit.graph import Tensor
 from leakaudit.graph.operators import (
     Activation,
@@ -265,91 +266,11 @@ def _reshape(call: Call) -> Layer:
     return Layer(Reshape(), (source.name,))
 
 
-def permutation(call: Call, axes: int) -> tuple[int, ...]:
-    """The permutation that a permute, transpose or t of a tensor with `axes` axes applies.
-
-    Raises:
-        NotUnderstoodError: The arguments are not a permutation.
-    """
-    if call.target == "aten.permute.default":
-        order = [d + axes if d < 0 else d for d in call.integers("dims", ())]
-    else:
-        order = list(range(axes))
-        if call.target == "aten.t.default":
-            first, second = (0, 1) if axes == 2 else (0, 0)
-        else:
-            first, second = (
-                d + axes if d < 0 else d for d in (call.integer("dim0", 0), call.integer("dim1", 0))
-            )
-        if not (0 <= first < max(axes, 1) and 0 <= second < max(axes, 1)):
-            raise NotUnderstoodError("its axes do not exist")
-        if axes:
-            order[first], order[second] = order[second], order[first]
-    if sorted(order) != list(range(axes)):
-        raise NotUnderstoodError("its axes are not a permutation")
-    return tuple(order)
-
-
 def _transpose(call: Call) -> Layer:
     source = call.tensor("self")
     return Layer(Transpose(permutation(call, len(source.shape))), (source.name,))
 
 
-# --- views of stored numbers --------------------------------------------------------------------
-
-
-def view_of_stored(call: Call) -> Stored | None:
-    """The view of a parameter that this call makes, or None where it is anything else.
-
-    `detach` of a trainable parameter is not a view here: it cuts the parameter's gradient.
-    """
-    source = call.arguments.get("self")
-    if not isinstance(source, Stored) or len(call.outputs) != 1:
-        return None
-    shape = call.outputs[0].shape
-    if call.target in _DETACH and call.stored[source.name].trainable:
-        return None
-    if call.target in _COPIES or call.target in _DETACH:
-        return source
-    if call.target in _RESHAPES:
-        if math.prod(shape) != math.prod(source.shape):
-            return None
-        return source if shape == source.shape else _regrouped(source, shape)
-    if call.target in _TRANSPOSES:
-        try:
-            order = permutation(call, len(source.shape))
-        except NotUnderstoodError:
-            return None
-        if source.reshaped:
-            # The axes of a regrouped view mean nothing; a swap of them cannot be undone later.
-            return None
-        return Stored(source.name, shape, tuple(source.permutation[axis] for axis in order))
-    return None
-
-
-def _regrouped(source: Stored, shape: tuple[int, ...]) -> Stored:
-    return Stored(source.name, shape, source.permutation, reshaped=True)
-
-
-_COPIES = (
-    "aten.alias.default",
-    "aten.clone.default",
-    "aten.contiguous.default",
-    "aten.lift_fresh_copy.default",
-)
-_DETACH = ("aten.detach.default", "aten.detach_.default")
-_RESHAPES = (
-    "aten.flatten.using_ints",
-    "aten.view.default",
-    "aten.reshape.default",
-    "aten._unsafe_view.default",
-    "aten.squeeze.default",
-    "aten.squeeze.dim",
-    "aten.squeeze.dims",
-    "aten.unsqueeze.default",
-    "aten.unflatten.int",
-)
-_TRANSPOSES = ("aten.permute.default", "aten.transpose.int", "aten.t.default")
 _DROPOUTS = (
     "aten.dropout.default",
     "aten.dropout_.default",
@@ -389,12 +310,12 @@ BUILDERS: Mapping[str, Builder] = {
     "aten.arctan_.default": _fixed(ArcTan()),
     "aten.softplus.default": _softplus,
     **dict.fromkeys(_DROPOUTS, _dropout),
-    **dict.fromkeys(_COPIES, _fixed(Identity())),
-    **dict.fromkeys(_RESHAPES, _reshape),
-    **dict.fromkeys(_TRANSPOSES, _transpose),
+    **dict.fromkeys(COPIES, _fixed(Identity())),
+    **dict.fromkeys(RESHAPES, _reshape),
+    **dict.fromkeys(TRANSPOSES, _transpose),
 }
 
 # Operators that are refused for a reason worth more than "no rule".
 REFUSED: Mapping[str, str] = {
-    **dict.fromkeys(_DETACH, "detach cuts the gradient: nothing below it sends one"),
+    **dict.fromkeys(DETACH, "detach cuts the gradient: nothing below it sends one"),
 }

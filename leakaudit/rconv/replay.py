@@ -21,9 +21,14 @@ from leakaudit.leakpath.derivations import activation, convolution, linear, rear
 from leakaudit.leakpath.facts import Derivation, Kind, Quality, gradient, value
 from leakaudit.leakpath.path import SumOverUses
 from leakaudit.rconv import activations
+from leakaudit.rconv.relu import active
 from leakaudit.rconv.layer import convolution_of, layer_system, read_pixels
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known, PathBroken, State
+
+# Rounding leaves residuals far below this; a wrong scale or sign of the head leaves most of the
+# right-hand side unexplained.
+CONTRADICTION = 0.3
 
 
 @singledispatch
@@ -146,8 +151,15 @@ def _(step: convolution.ConvolutionValue, state: State) -> Known:
         raise PathBroken(
             step.node, f"the equations have rank {solution.rank} of {read} unknowns", solution
         )
+    if solution.residual > CONTRADICTION:
+        raise PathBroken(
+            step.node,
+            f"the equations contradict each other (relative residual {solution.residual:.2f})",
+            solution,
+        )
     mask = None if step.quality is Quality.EXACT else read_pixels(system.convolution, system.w)
-    return Known(solution.x, mask)
+    relative = max(state.precision, solution.residual) * (solution.condition or 1e4)
+    return Known(solution.x, mask, relative * float(solution.x.abs().max()))
 
 
 def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
@@ -162,10 +174,10 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     known = state.known[value(node.outputs[0])]
     y = known.tensor
     if isinstance(op, Relu):
-        # ReLU's output is never negative: what comes back below 0 shows how large the errors are,
-        # and what lies within them above 0 is taken for 0 too.
-        y = torch.where(y > 2 * (-y).clamp_min(0).max(), y, torch.zeros_like(y))
-    return node, op, Known(y, known.mask), slope
+        # A tiny positive number stands for an output that is on but lost in rounding.
+        on = torch.finfo(y.dtype).tiny
+        y = torch.where(active(state, node), y.clamp_min(on), torch.zeros_like(y))
+    return node, op, Known(y, known.mask, known.error), slope
 
 
 @replay.register
@@ -188,7 +200,9 @@ def _(step: activation.ActivationInverse, state: State) -> Known:
     mask = torch.isfinite(o)
     if y.mask is not None:
         mask &= y.mask
-    return Known(torch.where(mask, o, torch.zeros_like(o)), None if bool(mask.all()) else mask)
+    return Known(
+        torch.where(mask, o, torch.zeros_like(o)), None if bool(mask.all()) else mask, y.error
+    )
 
 
 def _move_back(state: State, node: Node, x: Tensor) -> Tensor:
@@ -207,7 +221,7 @@ def _(step: rearrange.RearrangeValue, state: State) -> Known:
     node = state.graph.node(step.node)
     known = state.known[value(node.outputs[0])]
     mask = None if known.mask is None else _move_back(state, node, known.mask)
-    return Known(_move_back(state, node, known.tensor), mask)
+    return Known(_move_back(state, node, known.tensor), mask, known.error)
 
 
 @replay.register

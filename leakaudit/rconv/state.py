@@ -32,10 +32,17 @@ class PathBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A known number of a tensor: float64, the tensor's shape; `mask` tells where (None: everywhere)."""
+    """A known number of a tensor.
+
+    Attributes:
+        tensor: float64, of the tensor's shape.
+        mask: Where it is known; None: everywhere.
+        error: Estimate of the largest absolute error, from above.
+    """
 
     tensor: Tensor
     mask: Tensor | None = None
+    error: float = 0.0
 
 
 @dataclass(slots=True)
