@@ -275,7 +275,9 @@ def _model_facts(
             "input_size": sum(prod(graph.tensors[name].shape) for name in graph.inputs),
             "layers": len(layers),
             "unsupported": len(unsupported),
-            "input": path.target.tensor if report.reaches_input and path.target else ", ".join(graph.inputs),
+            "input": path.target.tensor
+            if report.reaches_input and path.target
+            else ", ".join(graph.inputs),
             "furthest": report.furthest or "",
             "unsupported_names": ", ".join(dict.fromkeys(_kind(node) for node in unsupported)),
         },

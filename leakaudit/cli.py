@@ -26,7 +26,7 @@ from leakaudit.rules.select import select_rules
 SEVERITIES = [severity.value for severity in Severity]
 
 
-class Shape(click.ParamType):
+class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
     """`1,3,32,32`, or `name=1,3,32,32` for one of several inputs."""
 
     name = "shape"
@@ -48,7 +48,7 @@ class Shape(click.ParamType):
 
 
 class Commands(click.Group):
-    """Turns our errors into one line on stderr and the contract's exit code, without a traceback."""
+    """Turns our errors into one line on stderr and the contract's exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

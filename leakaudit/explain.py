@@ -29,7 +29,7 @@ SCAN = 256  # values of a design parameter that the safe range is looked for in
 def list_rules(rules: Sequence[Rule]) -> str:
     """A table of the rules."""
     rows = [[rule.id, rule.severity.value, rule.level.value, rule.title] for rule in rules]
-    return tabulate(rows, headers=["rule", "severity", "about", "title"], tablefmt="simple")
+    return str(tabulate(rows, headers=["rule", "severity", "about", "title"], tablefmt="simple"))
 
 
 def explain_rule(name: str, rules: Sequence[Rule]) -> str:
@@ -48,7 +48,10 @@ def explain_rule(name: str, rules: Sequence[Rule]) -> str:
         "What to do",
         _paragraphs(rule.remedy),
         "References",
-        "\n".join(textwrap.fill(r, WIDTH, initial_indent="- ", subsequent_indent="  ") for r in rule.references),
+        "\n".join(
+            textwrap.fill(r, WIDTH, initial_indent="- ", subsequent_indent="  ")
+            for r in rule.references
+        ),
     ]
     return "\n\n".join(parts)
 
@@ -115,7 +118,11 @@ def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) 
         ]
     lines += ["", _conclusion(verdict(counts, counting), counts.determined_fraction)]
     if isinstance(node.op, Conv) and counting == "exact":
-        lines += ["", "Changing one design parameter, the others kept, the layer is", *_ranges(geometry)]
+        lines += [
+            "",
+            "Changing one design parameter, the others kept, the layer is",
+            *_ranges(geometry),
+        ]
     return "\n".join(lines)
 
 
@@ -155,7 +162,11 @@ def _ranges(layer: ConvolutionGeometry) -> list[str]:
     if square:
         axis: Axis = spatial[0]
         room = smallest + axis.padding_begin + axis.padding_end
-        kernels = {k: with_axes(kernel=k) for k in range(1, min(SCAN, room) + 1) if (k - 1) * axis.dilation < room}
+        kernels = {
+            k: with_axes(kernel=k)
+            for k in range(1, min(SCAN, room) + 1)
+            if (k - 1) * axis.dilation < room
+        }
         rows.append(_range("kernel K", kernels, axis.kernel))
         strides = {s: with_axes(stride=s) for s in range(1, min(SCAN, smallest) + 1)}
         rows.append(_range("stride S", strides, axis.stride))
@@ -180,7 +191,9 @@ def _range(name: str, candidates: dict[int, ConvolutionGeometry], now: int) -> s
     if not below:
         return f"  {name} (now {now}): underdetermined for no value"
     if len(below) == len(candidates):
-        return f"  {name} (now {now}): underdetermined for every value tried (up to {max(candidates)})"
+        return (
+            f"  {name} (now {now}): underdetermined for every value tried (up to {max(candidates)})"
+        )
     return f"  {name} (now {now}): underdetermined for {_runs(below, list(candidates))}"
 
 

@@ -50,7 +50,7 @@ def count(graph: Graph, node: Node, counting: str = "exact") -> Counts:
 
 
 def verdict(counts: Counts, counting: str = "exact") -> Verdict:
-    """What counting alone says. Only the slides' formula says "safe", and it is known to be wrong."""
+    """What counting alone says. Only the slides' formula, known to be wrong, says "safe"."""
     if counting == "slides":
         total = counts.gradient_constraints + counts.weight_constraints
         return Verdict.SAFE_BY_SLIDES if counts.unknowns > total else Verdict.FLAGGED

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any
 
-Quantity = Any  # int or sympy.Expr: the arithmetic is the same, its type depends on the caller
+from leakaudit.counting.geometry import Quantity
 
 
 def unknowns(N: Quantity, sizes: Iterable[Quantity]) -> Quantity:

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakaudit.graph import Graph, Node
+
+Quantity = Any  # int or sympy.Expr: the arithmetic is the same, its type depends on the caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,9 @@ class Axis:
     @property
     def positions(self) -> int:
         """Output positions along this axis."""
-        return output_size(
-            self.size,
-            self.kernel,
-            self.stride,
-            self.padding_begin + self.padding_end,
-            self.dilation,
-        )
+        padding = self.padding_begin + self.padding_end
+        positions = output_size(self.size, self.kernel, self.stride, padding, self.dilation)
+        return int(positions)
 
     def reads(self, tap: int) -> range:
         """Output positions at which this tap reads a real (unpadded) pixel."""
@@ -51,7 +49,7 @@ class Axis:
         return tap * self.dilation % self.stride
 
     def phases(self) -> dict[int, tuple[int, Counter[int]]]:
-        """Per stride phase: how many pixels it reads, and its taps counted by how often they read."""
+        """Per stride phase: the pixels it reads, and its taps counted by how often they read."""
         pixels: dict[int, set[int]] = {}
         taps: dict[int, Counter[int]] = {}
         for tap in range(self.kernel):
@@ -71,7 +69,9 @@ class Axis:
         return Counter(per_position)
 
 
-def output_size(size, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
+def output_size(
+    size: Quantity, kernel: Quantity, stride: Quantity, padding: Quantity, dilation: Quantity
+) -> Quantity:
     """Output positions along one axis; integers, or sympy expressions for the derivation.
 
     `padding` is the sum of both ends. torch.nn.Conv2d's documentation states the equation.
@@ -138,9 +138,7 @@ def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:
                 )
             )
             axes = (Axis(shape[0]), *spatial)
-            return ConvolutionGeometry(
-                shape[1], weight.shape[0], axes, op.groups, weight.trainable
-            )
+            return ConvolutionGeometry(shape[1], weight.shape[0], axes, op.groups, weight.trainable)
         case Linear() as op:
             axes = tuple(Axis(size) for size in shape[:-1]) or (Axis(1),)
             return ConvolutionGeometry(

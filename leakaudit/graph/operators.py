@@ -48,7 +48,7 @@ class Conv(Operator):
 
 @dataclass(frozen=True, slots=True)
 class Linear(Operator):
-    """Dense layer y = alpha · x Wᵀ + beta · b over the last axis; leading axes are batch and tokens.
+    """Dense layer y = alpha · x Wᵀ + beta · b on the last axis; leading axes: batch and tokens.
 
     Node parameters: `weight`, stored (out, in), or (in, out) where `transposed` is set, and
     optionally `bias` (out,).

@@ -51,7 +51,7 @@ class Knowledge:
         return True
 
     def input_gradient_fact(self, node: Node, index: int = 0) -> Fact:
-        """What the gradient at `node.inputs[index]` says: the tensor's own where it has no other use."""
+        """What the gradient at `node.inputs[index]` says: its own if it has no other use."""
         tensor = node.inputs[index]
         if len(self.graph.uses[tensor]) == 1 and tensor not in self.graph.outputs:
             return gradient(tensor)

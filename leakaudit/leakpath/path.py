@@ -66,7 +66,7 @@ def find_leak_path(graph: Graph, loss: str) -> LeakPath:
         reaches_input=reaches,
         furthest=target.tensor if target else None,
         furthest_size=prod(graph.tensors[target.tensor].shape) if target else 0,
-        steps=tuple(_step(step, known) for step in steps),
+        steps=tuple(_step(step) for step in steps),
         stopped=() if reaches else tuple(_stops(known)),
     )
     return LeakPath(known, target, steps, report)
@@ -107,7 +107,7 @@ def _target(known: Knowledge) -> Fact | None:
     return None
 
 
-def _step(derivation: Derivation, known: Knowledge) -> PathStep:
+def _step(derivation: Derivation) -> PathStep:
     fact = str(derivation.conclusion)
     if derivation.quality is not Quality.EXACT:
         fact = f"{fact} {QUALITY_TEXT[derivation.quality]}"

@@ -14,7 +14,7 @@ from leakaudit.counting.count import bound_of
 from leakaudit.errors import AuditError
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Conv, Linear
+from leakaudit.graph.operators import Linear
 from leakaudit.leakpath.derivations.activation import invertible
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.rconv.device import choose_device
@@ -146,7 +146,9 @@ def confirm(
 def not_confirmable(graph: Graph) -> str | None:
     """Why a graph cannot be attacked as a whole, None where it can."""
     if len(graph.outputs) != 1:
-        return f"it has {len(graph.outputs)} outputs: which one the loss is computed from is not known"
+        return (
+            f"it has {len(graph.outputs)} outputs: which one the loss is computed from is not known"
+        )
     if any(not graph.tensors[name].dtype.startswith(("float", "bfloat")) for name in graph.inputs):
         return "an input is not of floating type"
     if not any(parameter.trainable for parameter in graph.parameters.values()):
@@ -236,8 +238,10 @@ def _inputs(
     main: Probe | None = None
     for number, name in enumerate(graph.inputs):
         shape = graph.tensors[name].shape
-        if options.probe is not None and main is None and (
-            is_image_shape(shape) or number == len(graph.inputs) - 1
+        if (
+            options.probe is not None
+            and main is None
+            and (is_image_shape(shape) or number == len(graph.inputs) - 1)
         ):
             probe = main = load_probe(options.probe, shape)
         else:
@@ -311,7 +315,7 @@ def _judge(
         status, reason = Status.CONFIRMED, "reconstructed"
     elif solution is not None and solution.rank is None:
         status = Status.INCONCLUSIVE
-        reason = f"the matrix-free solver ended at relative error {error / scale:.1e}; it cannot tell the rank"
+        reason = f"off by {error / scale:.1e} of the signal; this solver cannot tell the rank"
     else:
         status = Status.NOT_REPRODUCED
         reason = f"the reconstruction is off by {error / scale:.1e} of the signal"
@@ -322,7 +326,9 @@ def _judge(
         status=status,
         scope=scope,
         reason=reason,
-        solver=f"{solution.solver}: {solution.reason}" if solution else "division by the bias gradient",
+        solver=f"{solution.solver}: {solution.reason}"
+        if solution
+        else "division by the bias gradient",
         rank=solution.rank if solution else None,
         unknowns=truth.numel(),
         condition=solution.condition if solution else None,

@@ -50,7 +50,7 @@ class Convolution:
 
     def output(self, x: Tensor, w: Tensor) -> Tensor:
         """o = w * x without bias."""
-        return torch.ops.aten.convolution.default(
+        o: Tensor = torch.ops.aten.convolution.default(
             self._padded(x),
             w,
             None,
@@ -61,6 +61,7 @@ class Convolution:
             [0] * len(self.op.kernel),
             self.op.groups,
         )
+        return o
 
     def weight_gradient(self, x: Tensor, G: Tensor) -> Tensor:
         """dl/dw = G · P(x), linear in x and in G = dl/do."""

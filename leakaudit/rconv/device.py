@@ -16,6 +16,6 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        built = "this torch has no CUDA" if not torch.backends.cuda.is_built() else "no GPU is visible"
+        built = "no GPU is visible" if torch.version.cuda else "this torch is built without CUDA"
         raise UsageError(f"--device cuda: {built}; use --device cpu or auto")
     return torch.device(name)

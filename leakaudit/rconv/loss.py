@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -77,35 +78,40 @@ def solve_head(
 def _scales(
     loss: str, logits: list[float], offsets: list[float], u: list[float]
 ) -> Iterator[float]:
+    """The s for which the loss equation holds, one residual function per label."""
     if loss == "bce":
-        # g = σ(s·c) - t = u/s, for both labels.
+        # torch means over the outputs: g = (σ(z) - t) / outputs, for both labels of the first.
         for target in (0.0, 1.0):
-            yield from _roots(lambda s, t=target: _sigmoid(s * logits[0] + offsets[0]) - t - u[0] / s)  # type: ignore[misc]
+            yield from _roots(partial(_logistic_residual, logits, offsets, u, target), (1.0, -1.0))
         return
-    # Cross-entropy: only the label's entry of g is negative, which fixes the sign of s; for two
-    # classes both signs are possible.
+    # Only the label's entry of g = softmax - e_label is negative, which fixes the sign of s; for
+    # two classes both signs are possible.
     for sign in (1.0, -1.0):
-        negative = [i for i, value in enumerate(u) if value * sign < 0]
-        if len(negative) != 1:
-            label = min(range(len(u)), key=lambda i: u[i] * sign)
-            others = [abs(u[i]) for i in negative if i != label]
-            # Rounding may turn the sign of entries that are nearly zero.
-            if not negative or max(others, default=0.0) > 1e-5 * abs(u[label]):
-                continue
-        else:
-            label = negative[0]
-        for s in _roots(
-            lambda s, label=label: _softmax([s * z + b for z, b in zip(logits, offsets, strict=True)], label) - 1.0 - u[label] / s,  # type: ignore[misc]
-            signs=(sign,),
-        ):
-            yield s
+        label = min(range(len(u)), key=lambda i: u[i] * sign)
+        others = [abs(x) for i, x in enumerate(u) if x * sign < 0 and i != label]
+        # Rounding may turn the sign of entries that are nearly zero.
+        if u[label] * sign < 0 and max(others, default=0.0) <= 1e-5 * abs(u[label]):
+            yield from _roots(partial(_softmax_residual, logits, offsets, u, label), (sign,))
 
 
-def _roots(function, signs: tuple[float, ...] = (1.0, -1.0)) -> Iterator[float]:  # type: ignore[no-untyped-def]
+def _logistic_residual(
+    logits: list[float], offsets: list[float], u: list[float], target: float, s: float
+) -> float:
+    return (_sigmoid(s * logits[0] + offsets[0]) - target) / len(logits) - u[0] / s
+
+
+def _softmax_residual(
+    logits: list[float], offsets: list[float], u: list[float], label: int, s: float
+) -> float:
+    z = [s * logit + offset for logit, offset in zip(logits, offsets, strict=True)]
+    return 1 / sum(math.exp(min(700.0, x - z[label])) for x in z) - 1 - u[label] / s
+
+
+def _roots(residual: Callable[[float], float], signs: tuple[float, ...]) -> Iterator[float]:
     """All sign changes of a function on a logarithmic grid, refined by bisection to rounding."""
     grid = [10 ** (-8 + 16 * i / 1600) for i in range(1601)]
     for sign in signs:
-        values = [function(sign * s) for s in grid]
+        values = [residual(sign * s) for s in grid]
         for i in range(len(grid) - 1):
             if values[i] == 0:
                 yield sign * grid[i]
@@ -115,7 +121,7 @@ def _roots(function, signs: tuple[float, ...] = (1.0, -1.0)) -> Iterator[float]:
                     middle = math.sqrt(low * high)
                     if not low < middle < high:
                         break
-                    if function(sign * middle) * values[i] > 0:
+                    if residual(sign * middle) * values[i] > 0:
                         low = middle
                     else:
                         high = middle
@@ -124,7 +130,3 @@ def _roots(function, signs: tuple[float, ...] = (1.0, -1.0)) -> Iterator[float]:
 
 def _sigmoid(z: float) -> float:
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
-
-
-def _softmax(logits: list[float], label: int) -> float:
-    return 1 / sum(math.exp(min(700.0, z - logits[label])) for z in logits)

@@ -24,10 +24,10 @@ def check_against_onnxruntime(
         AuditError: onnxruntime cannot run the file, or the outputs differ by more than 1e-3.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its messages quote the file; what matters comes as an exception
-    feeds = {
-        name: x.cpu().numpy().astype(graph.tensors[name].dtype) for name, x in inputs.items()
-    }
+    options.log_severity_level = (
+        4  # its messages quote the file; what matters comes as an exception
+    )
+    feeds = {name: x.cpu().numpy().astype(graph.tensors[name].dtype) for name, x in inputs.items()}
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         expected = session.run(list(graph.outputs), feeds)
@@ -38,7 +38,11 @@ def check_against_onnxruntime(
             "check the file with onnx.checker, or audit it with --no-confirm",
         ) from error
     single = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
-    values = run(graph, single, {name: torch.from_numpy(x).to(inputs[name].device) for name, x in feeds.items()})
+    values = run(
+        graph,
+        single,
+        {name: torch.from_numpy(x).to(inputs[name].device) for name, x in feeds.items()},
+    )
     worst = 0.0
     for name, reference in zip(graph.outputs, expected, strict=True):
         got = values[name].cpu().numpy().astype(np.float64)

@@ -77,7 +77,7 @@ class WeightConstraints:
 
 
 def row_scale(rows: Tensor) -> Tensor:
-    """Scale that gives the rows of each filter unit norm; filters below 1e-3 of the largest keep it.
+    """Scale that gives each filter's rows unit norm, those below 1e-3 of the largest less.
 
     Args:
         rows: (F, anything), the numbers that make up the rows of one filter.

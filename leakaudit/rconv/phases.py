@@ -9,9 +9,10 @@ stride) all phases even share one matrix.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,10 +94,10 @@ class PhaseSystem:
         T = G.new_zeros((f, len(choices), *grid))
         for row, choice in enumerate(choices):
             pairs = list(zip(self.axes, choice, strict=True))
-            source = tuple(slice(a.reads[i].start, a.reads[i].stop) for a, i in pairs)
-            target = tuple(
+            source: list[Any] = [slice(a.reads[i].start, a.reads[i].stop) for a, i in pairs]
+            target: list[Any] = [
                 slice(a.columns[i], a.columns[i] + len(a.reads[i])) for a, i in pairs
-            )
+            ]
             T[(slice(None), row, *target)] = G[(slice(None), *source)]
         T = T.reshape(f * len(choices), prod(grid))
         read = _grid(axis.read for axis in self.axes).to(T.device)
@@ -111,15 +112,13 @@ def phase_systems(axes: tuple[Axis, ...]) -> Iterator[PhaseSystem]:
         read = _grid(phase.read for phase in phases)
         pixels = _flat_indices([torch.tensor(list(phase.pixels)) for phase in phases], sizes)
         taps = _flat_indices([torch.tensor(phase.taps) for phase in phases], kernels)
-        yield PhaseSystem(
-            phases, pixels[read], taps, tuple(phase.signature for phase in phases)
-        )
+        yield PhaseSystem(phases, pixels[read], taps, tuple(phase.signature for phase in phases))
 
 
-def _grid(masks: Iterator[tuple[bool, ...]] | object) -> Tensor:
+def _grid(masks: Iterable[tuple[bool, ...]]) -> Tensor:
     """The flat mask of a grid whose axes have these masks."""
     result = torch.ones(1, dtype=torch.bool)
-    for mask in masks:  # type: ignore[attr-defined]
+    for mask in masks:
         result = (result[:, None] & torch.tensor(mask)[None, :]).reshape(-1)
     return result
 

@@ -13,7 +13,7 @@ from leakaudit.errors import AuditError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One input. `values` is float64, of the graph input's shape, in [0, 1] where it is an image."""
+    """One input: float64 `values` of the graph input's shape, in [0, 1] where it is an image."""
 
     name: str
     values: Tensor
@@ -52,8 +52,9 @@ def _image(channels: int, height: int, width: int, generator: torch.Generator) -
 
     def field() -> Tensor:
         noise = torch.randn((height, width), generator=generator, dtype=torch.float64)
-        cloud = torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=(height, width))
-        return (cloud - cloud.mean()) / cloud.std()
+        cloud: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=(height, width))
+        centred: Tensor = (cloud - cloud.mean()) / cloud.std()
+        return centred
 
     luminance = field()
     image = torch.stack([luminance + 0.35 * field() for _ in range(channels)])
@@ -65,7 +66,8 @@ def _image(channels: int, height: int, width: int, generator: torch.Generator) -
         leaf = (y - cy) ** 2 + (x - cx) ** 2 < (0.06 + 0.16 * size) ** 2
         image = torch.where(leaf, 0.4 * image + 2.4 * shade - 1.2 + 0.4 * tint, image)
     low, high = image.min(), image.max()
-    return 0.02 + 0.96 * (image - low) / (high - low)
+    scaled: Tensor = 0.02 + 0.96 * (image - low) / (high - low)
+    return scaled
 
 
 def load_probe(path: Path, shape: tuple[int, ...]) -> Probe:
@@ -79,8 +81,8 @@ def load_probe(path: Path, shape: tuple[int, ...]) -> Probe:
 
     if not is_image_shape(shape):
         raise UsageError(
-            f"--probe {path}: the model's input {'x'.join(map(str, shape))} is not an image of 1 or "
-            "3 channels; leave --probe out"
+            f"--probe {path}: the model's input {'x'.join(map(str, shape))} is not an image "
+            "of 1 or 3 channels; leave --probe out"
         )
     try:
         with Image.open(path) as picture:

@@ -47,7 +47,7 @@ def relu_threshold(y: Tensor, error: float) -> float:
     between = flat[(flat > floor) & (flat <= error)].sort().values
     above = flat[flat > error]
     end = max(float(above.min()) if above.numel() else error, error)
-    edges = [floor, *between.tolist(), end]
+    edges: list[float] = [floor, *between.tolist(), end]
     gaps = [(edges[i + 1] / edges[i], edges[i]) for i in range(len(edges) - 1)]
     return max(gaps, key=lambda gap: gap[0])[1]
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from leakaudit.graph import Node
 from leakaudit.graph.operators import (
     Activation,
-    Conv,
     Linear,
     PRelu,
     Relu,
@@ -21,8 +20,8 @@ from leakaudit.leakpath.derivations import activation, convolution, linear, rear
 from leakaudit.leakpath.facts import Derivation, Kind, Quality, gradient, value
 from leakaudit.leakpath.path import SumOverUses
 from leakaudit.rconv import activations
-from leakaudit.rconv.relu import active
 from leakaudit.rconv.layer import convolution_of, layer_system, read_pixels
+from leakaudit.rconv.relu import active
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known, PathBroken, State
 

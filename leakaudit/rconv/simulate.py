@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -30,7 +31,8 @@ def simulate_gradients(state: State, inputs: Mapping[str, Tensor]) -> float | No
     if known is None:
         return None
     weights = {
-        name: w.detach().requires_grad_(name in state.gradients) for name, w in state.weights.items()
+        name: w.detach().requires_grad_(name in state.gradients)
+        for name, w in state.weights.items()
     }
     z = run(graph, weights, inputs)[output]
     names = list(state.gradients)
@@ -43,4 +45,4 @@ def simulate_gradients(state: State, inputs: Mapping[str, Tensor]) -> float | No
         delta = observed if got is None else got - observed
         difference += float(delta.square().sum())
         total += float(observed.square().sum())
-    return (difference / total) ** 0.5 if total else difference**0.5
+    return math.sqrt(difference / total) if total else math.sqrt(difference)

@@ -27,7 +27,7 @@ class ActivationInverse(Derivation):
 
 
 def invertible(op: Activation) -> bool:
-    """Whether the activation can be undone. A learned slope is checked when the path is replayed."""
+    """Whether the activation can be undone. The replay checks learned slopes."""
     match op:
         case Relu():
             return False

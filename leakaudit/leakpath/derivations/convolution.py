@@ -54,9 +54,7 @@ def derive(_op: Conv, node: Node, known: Knowledge) -> Iterator[Derivation]:
     """All derivations of a convolution whose premises hold."""
     (x,), (o,) = node.inputs, node.outputs
     if known.exact(gradient(o)):
-        yield ConvolutionInputGradient(
-            node.name, known.input_gradient_fact(node), (gradient(o),)
-        )
+        yield ConvolutionInputGradient(node.name, known.input_gradient_fact(node), (gradient(o),))
     if known.exact(value(x)) or not known.reached(node):
         return
     bound = available(known, node)

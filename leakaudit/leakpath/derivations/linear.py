@@ -60,7 +60,7 @@ def positions(known: Knowledge, node: Node) -> int:
 
 
 def solves_loss(known: Knowledge, node: Node) -> bool:
-    """Whether the loss gives the scale of this layer: it is the head, and the targets are labels."""
+    """Whether the loss gives the scale: the layer is the head, and the targets are labels."""
     return (
         known.loss in ("cross-entropy", "bce")
         and known.graph.outputs == node.outputs

@@ -1,4 +1,4 @@
-"""Conjugate gradients for least squares, matrix-free (Björck, Numerical Methods for Least Squares)."""
+"""Conjugate gradients for least squares (Björck, Numerical Methods for Least Squares, 1996)."""
 
 from __future__ import annotations
 

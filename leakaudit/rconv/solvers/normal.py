@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -90,9 +88,9 @@ def _patches(layer: ConvolutionGeometry) -> tuple[Tensor, Tensor]:
         )
         inside = (at >= 0) & (at < axis.size)
         at = at.clamp(0, axis.size - 1)
-        pixels = (
-            pixels[:, None, :, None] * axis.size + at[None, :, None, :]
-        ).reshape(pixels.shape[0] * at.shape[0], -1)
+        pixels = (pixels[:, None, :, None] * axis.size + at[None, :, None, :]).reshape(
+            pixels.shape[0] * at.shape[0], -1
+        )
         real = (real[:, None, :, None] & inside[None, :, None, :]).reshape(pixels.shape)
     return pixels, real
 

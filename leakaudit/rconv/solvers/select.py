@@ -57,7 +57,7 @@ def choose(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
     if 8 * 3 * bound.unknowns**2 <= memory:
         return Choice(
             Method.STACKED,
-            f"both sets of equations are needed; the normal matrix of {bound.unknowns} unknowns fits",
+            f"both sets are needed, and the normal matrix of {bound.unknowns} unknowns fits",
         )
     return Choice(
         Method.MATRIX_FREE,

@@ -24,9 +24,7 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
     """
     if not (system.has_gradient or system.has_weight):
         raise ValueError("no equations: neither dl/do nor o is known")
-    layer = replace(
-        system.geometry, observed=system.has_gradient, outputs_known=system.has_weight
-    )
+    layer = replace(system.geometry, observed=system.has_gradient, outputs_known=system.has_weight)
     choice = choose(layer, memory)
     match choice.method:
         case Method.GRADIENT_ONLY:

@@ -14,8 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from leakaudit.rconv.operators import GradientConstraints, LinearOperator, WeightConstraints, row_scale
-from leakaudit.rconv.phases import phase_systems
+from leakaudit.rconv.operators import (
+    GradientConstraints,
+    LinearOperator,
+    WeightConstraints,
+    row_scale,
+)
 from leakaudit.rconv.solvers.cgls import cgls
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.normal import normal_matrix
@@ -27,7 +31,9 @@ NAME_SINGULAR = "normal matrix, eigenvalues"
 RESOLVED = 1e-7
 
 
-def equations(system: LayerSystem) -> tuple[list[tuple[LinearOperator, Tensor]], Tensor | None, Tensor | None]:
+def equations(
+    system: LayerSystem,
+) -> tuple[list[tuple[LinearOperator, Tensor]], Tensor | None, Tensor | None]:
     """The operators with their right-hand sides, and the row scales of both sets."""
     pairs: list[tuple[LinearOperator, Tensor]] = []
     gradient_scale = weight_scale = None
@@ -58,7 +64,14 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         if smallest > max(RESOLVED, system.precision) * largest:
             x, iterations, residual = cgls(pairs, shape, _preconditioner(factor, live))
             return Solution(
-                x, NAME, reason, unknowns, reduced.shape[0], largest / smallest, residual, iterations
+                x,
+                NAME,
+                reason,
+                unknowns,
+                reduced.shape[0],
+                largest / smallest,
+                residual,
+                iterations,
             )
     values, vectors = torch.linalg.eigh(reduced)
     singular = values.clamp_min(0).sqrt()
@@ -84,7 +97,9 @@ def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple
     what is returned divided by a factor near 1.
     """
     start = torch.linspace(1.0, 2.0, H.shape[0], dtype=H.dtype, device=H.device)
-    start = torch.sin(start * 1e4)[:, None]  # deterministic, and orthogonal to nothing in particular
+    start = torch.sin(start * 1e4)[
+        :, None
+    ]  # deterministic, and orthogonal to nothing in particular
     v = u = start / start.norm()
     largest = smallest_inverse = start.new_zeros(())
     for _ in range(steps):

@@ -1,0 +1,39 @@
+# make audit and make test are all a newcomer needs; both make the environment they use.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BASE_PYTHON ?= python3
+SAMPLE := sample_models/lenet_main.onnx
+
+.PHONY: audit test test-slow lint bench clean
+
+audit: $(VENV)/.installed-confirm
+	@# The sample leaks, so the audit ends with 1, "findings": anything else is a failure here.
+	$(VENV)/bin/leakaudit check $(SAMPLE); test $$? -eq 1
+
+test: $(VENV)/.installed-dev
+	$(PYTHON) -m pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(PYTHON) -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(PYTHON):
+	$(BASE_PYTHON) -c 'import sys; sys.exit("leakaudit needs Python 3.11 or later, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(BASE_PYTHON) -m venv $(VENV)
+
+# torch first, pinned: left to the resolver, an open range can bring in gigabytes of GPU libraries.
+$(VENV)/.installed-confirm: $(PYTHON) pyproject.toml constraints.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[confirm]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-confirm
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
