@@ -124,7 +124,7 @@ class Context:
         if dtype not in FLOATS:
             raise NotUnderstoodError(f"its {role} is of type {dtype}")
         lineage = self._lineage(name)
-        if lineage is None:
+        if lineage is None or any(self._shapes.dtype(entry) not in FLOATS for entry in lineage):
             raise NotUnderstoodError(f"its {role} is computed from other parameters")
         frozen = any(self._options.is_frozen(entry) for entry in lineage)
         if not frozen and any(self.only_reader(entry) is None for entry in lineage[1:]):
@@ -138,7 +138,7 @@ class Context:
         dtype = self._shapes.dtype(name)
         lineage = self._lineage(name) or ()
         trainable = (
-            dtype in FLOATS
+            all(self._shapes.dtype(entry) in FLOATS for entry in lineage)
             and any(entry in self._initializers for entry in lineage[-1:])
             and not any(self._options.is_frozen(entry) for entry in lineage)
         )
@@ -178,17 +178,16 @@ class Context:
         """
         name = output or node.output[0]
         self.shape(name)
-        extra = set(node.output[1:])
-        if extra & (self._readers.keys() | self._outputs):
+        if any(other in self._readers or other in self._outputs for other in node.output[1:]):
             raise NotUnderstoodError("more than its first output is used")
         for _, parameter in parameters:
             self._register(parameter)
-        weights = [parameter.name for role, parameter in parameters if role == "weight"]
-        source = (self._lineage(weights[0]) or weights)[-1] if weights else None
         self._add_tensor(name)
         return (
             Node(
-                layer_name(source, self._names[tuple(node.output)], self._taken),
+                layer_name(
+                    self._weight_name(parameters), self._names[tuple(node.output)], self._taken
+                ),
                 op,
                 tuple(inputs),
                 (name,),
@@ -196,6 +195,15 @@ class Context:
                 origin or kind(node),
             ),
         )
+
+    def _weight_name(self, parameters: Sequence[tuple[str, Parameter]]) -> str | None:
+        """The weight's name, as PyTorch would give it where an exporter kept only the bias's."""
+        roles = {role: parameter.name for role, parameter in parameters}
+        weight = (self._lineage(roles["weight"]) or ("",))[-1] if "weight" in roles else None
+        bias = roles.get("bias", "")
+        if weight is not None and not weight.endswith(".weight") and bias.endswith(".bias"):
+            return bias.removesuffix(".bias") + ".weight"
+        return weight
 
     def unsupported(self, node: onnx.NodeProto, reason: str) -> Node:
         """Make the node that stands for an operator that is not understood.

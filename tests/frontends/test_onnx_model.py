@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -58,7 +59,7 @@ def model(
 
 
 def node(
-    op: str, inputs: list[str], output: str, name: str = "", **attributes: object
+    op: str, inputs: list[str], output: str, name: str = "", **attributes: Any
 ) -> onnx.NodeProto:
     return helper.make_node(op, inputs, [output], name=name, **attributes)
 
@@ -157,7 +158,7 @@ def assert_like_onnxruntime(proto: onnx.ModelProto, graph: Graph) -> None:
 
 
 def conv(
-    sizes: tuple[int, ...], kernel: tuple[int, ...], groups: int = 1, **attributes: object
+    sizes: tuple[int, ...], kernel: tuple[int, ...], groups: int = 1, **attributes: Any
 ) -> onnx.ModelProto:
     weight = numbers(2 * groups, 3, *kernel)
     return model(
@@ -167,7 +168,7 @@ def conv(
     )
 
 
-def chain(*nodes: tuple[str, list[str], dict[str, object]], **inits: np.ndarray) -> onnx.ModelProto:
+def chain(*nodes: tuple[str, list[str], dict[str, Any]], **inits: np.ndarray) -> onnx.ModelProto:
     """Nodes of one activation input each, one after the other, on a (2, 4, 5, 6) input."""
     made, current = [], "x"
     for index, (op, others, attributes) in enumerate(nodes):
@@ -187,6 +188,9 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "conv SAME_LOWER stride 1": lambda: conv((10, 7), (2, 4), auto_pad="SAME_LOWER"),
     "conv SAME_UPPER stride > kernel": lambda: conv(
         (10, 7), (2, 2), strides=[3, 4], auto_pad="SAME_UPPER"
+    ),
+    "conv SAME_LOWER dilation": lambda: conv(
+        (10, 7), (3, 2), dilations=[2, 3], strides=[1, 2], auto_pad="SAME_LOWER"
     ),
     "conv VALID": lambda: conv((10, 7), (3, 4), strides=[2, 3], auto_pad="VALID"),
     "gemm": lambda: model(
@@ -259,10 +263,11 @@ class Tokens(nn.Module):
         self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(torch.tanh(self.up(x)))
+        y: torch.Tensor = self.down(torch.tanh(self.up(x)))
+        return y
 
 
-def export(module: nn.Module, example: torch.Tensor, path: Path, **options: object) -> None:
+def export(module: nn.Module, example: torch.Tensor, path: Path, **options: Any) -> None:
     torch.onnx.export(
         module.eval(), (example,), path, dynamo=True, verbose=False, optimize=True, **options
     )
@@ -295,6 +300,7 @@ def test_torch_export_external_data_and_weights(tmp_path: Path) -> None:
     linears = [entry for entry in graph.nodes if isinstance(entry.op, ops.Linear)]
     assert len(linears) == 2
     up, down = (graph.weights.load(entry.parameter("weight") or "") for entry in linears)
+    assert linears[0].name == "up"  # its weight lost its name to the transposition
     assert linears[0].op.transposed  # type: ignore[attr-defined]
     np.testing.assert_array_equal(up, module.up.weight.detach().numpy().T)
     np.testing.assert_array_equal(down, module.down.weight.detach().numpy().T)

@@ -1,0 +1,80 @@
+"""The choice of a solver: a pure function of sizes, at its boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from leakaudit.counting.geometry import Axis, ConvolutionGeometry
+from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose
+
+pytest.importorskip("torch")  # the package of the solvers needs it
+
+# 9 filters of 3 x 3 over 4 x 4 pixels: 81 gradient constraints for 16 unknowns.
+SUFFICIENT = ConvolutionGeometry(
+    1, 9, (Axis(1), Axis(4, 3, 1, 1, 1), Axis(4, 3, 1, 1, 1)), outputs_known=True
+)
+# 1 filter of 3 x 3: 9 gradient constraints for 16 unknowns.
+INSUFFICIENT = replace(SUFFICIENT, filters=1)
+PHASE_BYTES = 8 * 3 * 16 * (81 + 16)
+NORMAL_BYTES = 8 * 3 * 16**2
+
+
+def test_gradient_constraints_that_suffice_are_solved_alone() -> None:
+    choice = choose(SUFFICIENT)
+    assert choice.method is Method.GRADIENT_ONLY
+    assert "81 gradient constraints suffice" in choice.reason
+    assert "81 x 16" in choice.reason
+
+
+def test_the_phase_matrix_must_fit_in_memory() -> None:
+    assert choose(SUFFICIENT, PHASE_BYTES).method is Method.GRADIENT_ONLY
+    assert choose(SUFFICIENT, PHASE_BYTES - 1).method is Method.MATRIX_FREE
+
+
+def test_a_phase_of_more_than_4096_columns_is_not_factored() -> None:
+    def line(size: int) -> ConvolutionGeometry:
+        return ConvolutionGeometry(1, size, (Axis(1), Axis(size)))
+
+    assert choose(line(4096), 1 << 60).method is Method.GRADIENT_ONLY
+    choice = choose(line(4097), 1 << 60)
+    assert choice.method is Method.MATRIX_FREE
+    assert "4097 columns" in choice.reason
+
+
+def test_strides_split_the_columns_among_the_phases() -> None:
+    wide = ConvolutionGeometry(3, 4096, (Axis(1), Axis(256, 4, 4), Axis(256, 4, 4)))
+    choice = choose(wide, 1 << 40)
+    assert choice.method is Method.GRADIENT_ONLY
+    assert "4096 x 4096" in choice.reason  # 64 x 64 positions, 4096 filters, one tap per phase
+
+
+def test_constraints_that_do_not_suffice_alone_are_stacked() -> None:
+    choice = choose(INSUFFICIENT)
+    assert choice.method is Method.STACKED
+    assert "16 unknowns" in choice.reason
+
+
+def test_the_normal_matrix_must_fit_in_memory() -> None:
+    assert choose(INSUFFICIENT, NORMAL_BYTES).method is Method.STACKED
+    choice = choose(INSUFFICIENT, NORMAL_BYTES - 1)
+    assert choice.method is Method.MATRIX_FREE
+    assert "16 unknowns" in choice.reason
+    assert "needs more than 0 MiB" in choice.reason
+
+
+def test_without_known_outputs_only_the_gradient_constraints_are_left() -> None:
+    assert choose(replace(INSUFFICIENT, outputs_known=False)).method is Method.GRADIENT_ONLY
+
+
+def test_frozen_weights_leave_the_weight_constraints() -> None:
+    assert choose(replace(SUFFICIENT, observed=False)).method is Method.STACKED
+
+
+def test_the_memory_limit_stands_in_the_reason() -> None:
+    large = ConvolutionGeometry(64, 1, (Axis(1), Axis(64, 3, 1, 1, 1), Axis(64, 3, 1, 1, 1)))
+    choice = choose(large)
+    assert choice.method is Method.MATRIX_FREE
+    assert f"{DEFAULT_MEMORY >> 20} MiB" in choice.reason
+    assert choose(large) == choice

@@ -1,0 +1,388 @@
+"""Every solver against LAPACK on the dense stack that differentiation gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from dense_reference import Case, cases, layer, scaled_stack  # noqa: E402
+from hypothesis import assume, event, example, given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from leakaudit.rconv.operators import row_scale  # noqa: E402
+from leakaudit.rconv.solvers import gradient_only, stacked  # noqa: E402
+from leakaudit.rconv.solvers.cgls import cgls  # noqa: E402
+from leakaudit.rconv.solvers.dense import factorise  # noqa: E402
+from leakaudit.rconv.solvers.interface import LayerSystem, Solution  # noqa: E402
+from leakaudit.rconv.solvers.solve import solve_layer  # noqa: E402
+
+SUITE = settings(max_examples=60, deadline=None, derandomize=True)
+SEEDS = st.integers(0, 1000)
+EPS = torch.finfo(torch.float64).eps
+GAP = 1e-6  # singular values between EPS and this are neither clearly zero nor clearly not
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A layer's equations with a known input, and their dense scaled stack."""
+
+    case: Case
+    system: LayerSystem
+    x: Any
+    S: Any
+    rhs: Any
+
+    @property
+    def singular_values(self) -> Any:
+        return torch.linalg.svdvals(self.S)
+
+    @property
+    def minimum_norm(self) -> Any:
+        """LAPACK's least squares on the dense stack."""
+        rhs = self.rhs[:, None]
+        return torch.linalg.lstsq(self.S, rhs, rcond=GAP, driver="gelsd").solution[:, 0]
+
+
+def problem(
+    case: Case, seed: int, which: str = "both", known: float = 1.0, noise: float = 0.0
+) -> Problem:
+    """Set up both sets of equations, or one of them, for a random input.
+
+    Args:
+        case: The layer.
+        seed: Of x, w, G, the mask and the noise.
+        which: `gradient`, `weight` or `both`.
+        known: Share of the outputs that are known.
+        noise: Added to both right-hand sides, which makes them inconsistent.
+    """
+    x, w, G = case.draw(seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    o, dw = case.output(x, w), case.weight_gradient(x, G)
+    o = o + noise * torch.randn(o.shape, generator=generator, dtype=torch.float64)
+    dw = dw + noise * torch.randn(dw.shape, generator=generator, dtype=torch.float64)
+    mask = (torch.rand(o.shape, generator=generator) < known).double()
+    gradient, weight = which != "weight", which != "gradient"
+    system = LayerSystem(
+        case.convolution,
+        case.geometry,
+        w,
+        dw if gradient else None,
+        G if gradient else None,
+        torch.where(mask > 0, o, 0.0) if weight else None,
+        mask if weight else None,
+        EPS,
+    )
+    scale_G, scale_w = row_scale(G.transpose(0, 1)), row_scale(w)
+    S = scaled_stack(
+        case, w, G if gradient else None, mask if weight else None, scale_G, scale_w
+    )
+    parts = []
+    if gradient:
+        parts.append((dw * scale_G.view(-1, *[1] * (dw.dim() - 1))).reshape(-1))
+    if weight:
+        scaled = o * scale_w.view(1, -1, *[1] * (o.dim() - 2))
+        parts.append(scaled.reshape(-1)[mask.reshape(-1) > 0])
+    return Problem(case, system, x, S, torch.cat(parts))
+
+
+def check(found: Problem, solution: Solution) -> None:
+    """Rank, solution and residual are LAPACK's, as far as the condition number lets them be."""
+    s = found.singular_values
+    largest = float(s[0]) if len(s) else 0.0
+    assume(largest > 0)
+    clear = (s > GAP * largest) | (s < 1e-11 * largest)
+    assume(bool(clear.all()))
+    kept = s[s > GAP * largest]
+    event("full rank" if len(kept) == found.case.unknowns else "rank-deficient")
+    assert solution.rank == len(kept)
+    assert solution.unknowns == found.case.unknowns
+    assert solution.full_rank is (len(kept) == found.case.unknowns)
+    condition = largest / float(kept[-1])
+    expected = found.minimum_norm
+    error = float((solution.x.reshape(-1) - expected).norm())
+    assert error <= 1e-12 * condition**1.5 * max(1.0, float(expected.norm()))
+    left = found.S @ expected - found.rhs
+    relative = float(left.norm() / found.rhs.norm())
+    assert solution.residual == pytest.approx(relative, rel=1e-3, abs=1e-10)
+    if len(kept) == found.case.unknowns:
+        assert solution.x.shape == found.x.shape
+
+
+@SUITE
+@given(case=cases(), seed=SEEDS)
+@example(case=layer((5, 5), 3, stride=2, padding=1, group_filters=8), seed=0)
+@example(case=layer((4, 4), 2, stride=2, group_filters=4, group_channels=2), seed=1)
+@example(case=layer((3, 3, 2), 2, padding=1, group_filters=12, batch=2), seed=1)
+@example(case=layer((7,), 2, stride=3, group_filters=3, groups=2, batch=2), seed=1)
+def test_gradient_constraints_alone(case: Case, seed: int) -> None:
+    found = problem(case, seed, "gradient")
+    check(found, gradient_only.solve(found.system, "test"))
+
+
+@SUITE
+@given(
+    case=cases(),
+    seed=SEEDS,
+    which=st.sampled_from(["weight", "both", "both"]),
+    known=st.sampled_from([1.0, 0.6]),
+)
+@example(case=layer((6, 6), 3, padding=1, group_filters=4), seed=0, which="both", known=1.0)
+@example(case=layer((6, 6), 3, padding=1, group_filters=1), seed=0, which="both", known=0.4)
+@example(case=layer((7, 4), 2, stride=3, group_filters=5), seed=0, which="both", known=1.0)
+@example(case=layer((3, 3, 3), 2, group_filters=4), seed=0, which="both", known=1.0)
+@example(case=layer((9,), 3, groups=2, group_filters=2, batch=2), seed=0, which="both", known=0.6)
+def test_stacked_equations(case: Case, seed: int, which: str, known: float) -> None:
+    found = problem(case, seed, which, known)
+    check(found, stacked.solve(found.system, "test"))
+
+
+NOISY = [
+    layer((5, 4), 3, padding=1, group_filters=6, group_channels=2),
+    layer((6,), 3, padding=2, group_filters=5, groups=2, batch=2),
+    layer((3, 3, 3), 2, padding=1, group_filters=9),
+]
+
+
+@pytest.mark.parametrize("case", NOISY, ids=["2d", "1d groups batch", "3d"])
+def test_contradicting_equations_give_the_least_squares_solution(case: Case) -> None:
+    found = problem(case, 0, "gradient", noise=0.1)
+    solution = gradient_only.solve(found.system, "test")
+    check(found, solution)
+    both = problem(case, 0, "both", noise=0.1)
+    check(both, stacked.solve(both.system, "test"))
+    assert solution.residual > 1e-3
+
+
+def phase_conditions(found: Problem) -> float:
+    """The worst condition number of the independent systems: per example channel and phase."""
+    case = found.case
+    channel = torch.arange(case.input_shape[1]).repeat_interleave(torch.tensor(case.sizes).prod())
+    channel = channel.repeat(case.batch)
+    grid = torch.cartesian_prod(*(torch.arange(s) for s in case.sizes)).reshape(-1, len(case.sizes))
+    phase = (grid + torch.tensor(case.begin)) % torch.tensor(case.stride)
+    key = torch.zeros(len(phase), dtype=torch.int64)
+    for axis, stride in enumerate(case.stride):
+        key = key * stride + phase[:, axis]
+    key = key.repeat(case.batch * case.input_shape[1]) * 1000 + channel
+    worst = 1.0
+    for value in key.unique():
+        s = torch.linalg.svdvals(found.S[:, key == value])
+        s = s[s > 1e-10 * s[0]]
+        worst = max(worst, float(s[0] / s[-1]) if len(s) else 1.0)
+    return worst
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(case=cases(), seed=SEEDS)
+def test_gradient_only_states_the_worst_condition_of_its_systems(case: Case, seed: int) -> None:
+    found = problem(case, seed, "gradient")
+    assume(found.rhs.norm() > 0)
+    solution = gradient_only.solve(found.system, "test")
+    assert solution.condition is not None
+    expected = phase_conditions(found)
+    assume(expected < 1e9)
+    assert expected / 1.5 <= solution.condition <= expected * 1.5
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=cases(), seed=SEEDS)
+def test_stacked_states_the_condition_of_the_scaled_stack(case: Case, seed: int) -> None:
+    found = problem(case, seed)
+    s = found.singular_values
+    assume(len(s) and s[0] > 0)
+    assume(bool(((s > GAP * s[0]) | (s < 1e-11 * s[0])).all()))
+    kept = s[s > GAP * s[0]]
+    solution = stacked.solve(found.system, "test")
+    expected = float(s[0] / kept[-1])
+    assert solution.condition is not None
+    assert expected / 1.5 <= solution.condition <= expected * 1.5
+
+
+class TestStackedBranches:
+    """A regular normal matrix goes through Cholesky, a singular one through its eigenvalues."""
+
+    def test_full_rank(self) -> None:
+        found = problem(layer((6, 6), 3, padding=1, group_filters=4), 0)
+        solution = stacked.solve(found.system, "why")
+        assert solution.solver == stacked.NAME
+        assert solution.reason == "why"
+        assert (solution.x - found.x).abs().max() < 1e-12
+
+    def test_unread_pixels_alone_do_not_make_it_singular(self) -> None:
+        case = layer((7, 7), 2, stride=3, group_filters=4)  # rows and columns 2, 5 are unread
+        found = problem(case, 0)
+        solution = stacked.solve(found.system, "")
+        assert solution.solver == stacked.NAME
+        assert solution.rank == 16
+        assert solution.unknowns == 49
+        read = torch.zeros(7, dtype=torch.bool)
+        read[[0, 1, 3, 4]] = True
+        where = read[:, None] & read[None, :]
+        assert (solution.x - found.x)[0, 0][where].abs().max() < 1e-12
+        assert (solution.x[0, 0][~where] == 0).all()
+
+    def test_rank_deficient(self) -> None:
+        found = problem(layer((6, 6), 3, group_channels=3, group_filters=1), 0)
+        solution = stacked.solve(found.system, "")
+        assert solution.solver == stacked.NAME_SINGULAR
+        assert solution.rank == int((found.singular_values > 1e-9).sum()) < 108
+        pinv = torch.linalg.pinv(found.S, rcond=1e-9) @ found.rhs
+        assert (solution.x.reshape(-1) - pinv).abs().max() < 1e-10
+        # Minimum norm: nothing of the null space, so shorter than the truth.
+        assert solution.x.norm() < found.x.norm()
+
+    def test_singular_values_lost_in_the_gradients_rounding_do_not_count(self) -> None:
+        found = problem(layer((6, 6), 3, padding=1, group_filters=4), 0)
+        s = found.singular_values
+        between = float((s[-1] * s[-2]).sqrt() / s[0])
+        solution = stacked.solve(replace(found.system, precision=between), "")
+        assert solution.rank == 35
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        layer((6, 6), 3, padding=1, group_filters=5),
+        layer((6, 5), 3, stride=2, padding=1, group_filters=8, batch=2),
+        layer((9,), 3, padding=1, groups=2, group_channels=2, group_filters=4),
+        layer((3, 4, 3), 2, padding=1, group_filters=5),
+        layer((7, 7), 2, stride=3, group_filters=4),
+        layer((5, 5), 3, group_channels=3, group_filters=1),
+    ],
+    ids=["2d", "batch", "1d groups", "3d", "unread", "rank-deficient"],
+)
+def test_matrix_free_gives_the_minimum_norm_solution_without_claiming_a_rank(case: Case) -> None:
+    found = problem(case, 4)
+    solution = solve_layer(found.system, memory=1)
+    assert solution.solver == "matrix-free CGLS"
+    assert "needs more than 0 MiB" in solution.reason or "too many to factor" in solution.reason
+    assert solution.rank is None
+    assert solution.condition is None
+    assert solution.iterations > 0
+    assert solution.residual < 1e-10
+    stack = found
+    if "too many" in solution.reason:
+        stack = problem(case, 4, "both")
+    error = (solution.x.reshape(-1) - stack.minimum_norm).norm()
+    assert error < 1e-7 * stack.minimum_norm.norm()
+
+
+def test_matrix_free_on_contradicting_equations_ends_at_least_squares() -> None:
+    found = problem(layer((5, 4), 3, padding=1, group_filters=6), 0, noise=0.1)
+    solution = solve_layer(found.system, memory=1)
+    assert (solution.x.reshape(-1) - found.minimum_norm).norm() < 1e-7
+    left = found.S @ found.minimum_norm - found.rhs
+    assert solution.residual == pytest.approx(float(left.norm() / found.rhs.norm()), rel=1e-6)
+
+
+def test_the_three_solvers_agree_where_all_of_them_apply() -> None:
+    case = layer((5, 5), 3, stride=2, padding=1, group_filters=9)
+    found = problem(case, 2)
+    alone = problem(case, 2, "gradient")
+    results = [
+        gradient_only.solve(alone.system, ""),
+        stacked.solve(found.system, ""),
+        solve_layer(found.system, memory=1),
+    ]
+    for result in results:
+        assert (result.x - found.x).abs().max() < 1e-9
+    assert [result.rank for result in results] == [25, 25, None]
+
+
+@pytest.mark.parametrize("which", ["gradient", "weight", "both"])
+@pytest.mark.parametrize("memory", [1, 2 << 30], ids=["matrix-free", "dense"])
+def test_two_runs_are_identical_to_the_last_bit(which: str, memory: int) -> None:
+    found = problem(layer((6, 5), 3, padding=1, group_filters=4, group_channels=2), 7, which)
+    first, second = (solve_layer(found.system, memory) for _ in range(2))
+    assert torch.equal(first.x, second.x)
+    assert replace(first, x=second.x) == second
+
+
+def test_a_layer_without_any_equation_is_refused() -> None:
+    found = problem(layer((4,), 2), 0)
+    empty = replace(found.system, dw=None, G=None, o=None, mask=None)
+    with pytest.raises(ValueError, match="no equations"):
+        solve_layer(empty)
+    with pytest.raises(ValueError, match="need dl/dw"):
+        gradient_only.solve(empty, "")
+
+
+@pytest.mark.parametrize("memory", [1, 2 << 30], ids=["matrix-free", "dense"])
+@pytest.mark.parametrize("which", ["gradient", "both"])
+def test_a_gradient_of_zeros_is_solved_by_zeros_and_has_no_rank_of_its_own(
+    memory: int, which: str
+) -> None:
+    found = problem(layer((4, 4), 3, padding=1, group_filters=9), 0, which, known=0.0)
+    zero = replace(
+        found.system, G=torch.zeros_like(found.system.G), dw=torch.zeros_like(found.system.dw)
+    )
+    solution = solve_layer(zero, memory)
+    assert torch.equal(solution.x, torch.zeros_like(solution.x))
+    assert solution.rank in (0, None)
+    assert not (solution.rank is not None and solution.full_rank)
+
+
+def test_a_dead_filter_neither_hurts_nor_helps() -> None:
+    case = layer((4, 4), 3, padding=1, group_filters=9)
+    found = problem(case, 0, "gradient")
+    G = found.system.G.clone()
+    G[:, 3] = 0
+    dead = replace(found.system, G=G, dw=case.weight_gradient(found.x, G))
+    rank = torch.linalg.matrix_rank(case.gradient_matrix(G))
+    solution = gradient_only.solve(dead, "")
+    assert solution.rank == rank == 16
+    assert (solution.x - found.x).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("shape", [(12, 4), (4, 12), (7, 7), (3, 1), (1, 3)])
+def test_factorisation_is_the_pseudo_inverse(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    T = torch.randn(shape, generator=generator, dtype=torch.float64)
+    T[:, 0] = 0 if shape[1] > 3 else T[:, 0]
+    rhs = torch.randn(shape[0], 3, generator=generator, dtype=torch.float64)
+    factor = factorise(T, EPS)
+    assert factor.rank == torch.linalg.matrix_rank(T)
+    torch.testing.assert_close(factor.solve(rhs), torch.linalg.pinv(T, rtol=1e-12) @ rhs)
+    s = torch.linalg.svdvals(T)[: factor.rank]
+    assert factor.condition == pytest.approx(float(s[0] / s[-1]))
+
+
+def test_rank_of_a_factorisation_follows_the_precision_of_the_gradients() -> None:
+    T = torch.diag(torch.tensor([1.0, 1e-3, 1e-9], dtype=torch.float64))
+    ranks = [factorise(T, torch.finfo(d).eps).rank for d in (torch.float64, torch.float32)]
+    assert ranks == [3, 2]
+    assert factorise(T, torch.finfo(torch.bfloat16).eps).rank == 1
+    assert factorise(torch.zeros(3, 2, dtype=torch.float64), EPS).rank == 0
+
+
+def test_cgls_stops_at_its_limit_and_reports_what_is_left() -> None:
+    found = problem(layer((8, 8), 3, padding=1, group_filters=3), 0)
+    pairs, _, _ = stacked.equations(found.system)
+    x, iterations, residual = cgls(pairs, found.case.input_shape, limit=3)
+    assert iterations == 3
+    left = found.S @ x.reshape(-1) - found.rhs
+    assert residual == pytest.approx(float(left.norm() / found.rhs.norm()), rel=1e-9)
+    assert 1e-6 < residual < 1
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("which", ["gradient", "both"])
+@pytest.mark.parametrize("memory", [1, 2 << 30], ids=["matrix-free", "dense"])
+def test_cuda_finds_what_the_cpu_finds(which: str, memory: int) -> None:
+    found = problem(layer((6, 5), 3, padding=1, group_filters=9, group_channels=2), 7, which)
+    moved = replace(
+        found.system,
+        **{
+            name: None if (t := getattr(found.system, name)) is None else t.cuda()
+            for name in ("w", "dw", "G", "o", "mask")
+        },
+    )
+    here, there = solve_layer(found.system, memory), solve_layer(moved, memory)
+    assert there.x.is_cuda
+    assert there.rank == here.rank
+    torch.testing.assert_close(there.x.cpu(), here.x, rtol=1e-7, atol=1e-7)
