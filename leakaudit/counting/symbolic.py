@@ -49,7 +49,8 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
     values: dict[sympy.Symbol, int] = {}
 
     def symbol(name: str, value: int) -> sympy.Symbol:
-        made = sympy.Symbol(name, integer=True, positive=name not in ("P", "P_sum"))
+        sign = {"nonnegative": True} if name.startswith("P") else {"positive": True}
+        made = sympy.Symbol(name, integer=True, **sign)
         values[made] = value
         return made
 
@@ -74,6 +75,7 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
         K = [sympy.Integer(1)] * len(spatial)
         values = {s: v for s, v in values.items() if not s.name.startswith("K")}
         positions = list(sizes)
+        slides_stride, slides_padding = sympy.Integer(1), sympy.Integer(0)
     else:
         S = per_axis("S", [axis.stride for axis in spatial], names)
         even = all(axis.padding_begin == axis.padding_end for axis in spatial)
@@ -89,13 +91,14 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
             else [sympy.Integer(1)] * len(spatial)
         )
         positions = [output_size(*sizes_) for sizes_ in zip(sizes, K, S, P, D, strict=True)]
+        slides_stride, slides_padding = S[0], P[0] / 2
+        if counting == "slides" and not even:
+            slides_padding = symbol("P", spatial[0].padding_begin)
 
     n, k, L = N / g, prod(K), B * prod(positions)
     X = formulas.unknowns(N, [B, *sizes])
     if counting == "slides" and spatial:
-        P0 = _symbol_or_default(values, "P")
-        S0 = _symbol_or_default(values, "S")
-        A = formulas.slides_gradient_constraints(sizes[0], K[0], S0, P0, F)
+        A = formulas.slides_gradient_constraints(sizes[0], K[0], slides_stride, slides_padding, F)
         weight = formulas.slides_weight_constraints(K[0], F)
     else:
         A = formulas.gradient_constraints(F, n, k) if layer.observed else sympy.Integer(0)
@@ -104,9 +107,3 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
     r_G = sympy.Min(f, L) if layer.observed else sympy.Integer(0)
     short = g * formulas.short_rank_bound(n, k, L, r_G, sympy.Min(f, n * k))
     return SymbolicLayer(values, X, A, weight, A + weight - X, short)
-
-
-def _symbol_or_default(values: dict[sympy.Symbol, int], name: str) -> sympy.Expr:
-    """The symbol of this name, or what it stands for where the layer does without it."""
-    defaults = {"P": 0, "S": 1}
-    return next((s for s in values if s.name == name), sympy.Integer(defaults[name]))

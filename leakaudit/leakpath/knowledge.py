@@ -57,12 +57,12 @@ class Knowledge:
             return gradient(tensor)
         return Fact(Kind.CONTRIBUTION, tensor, node.name, index)
 
-    def observed(self, parameter: str | None) -> bool:
-        """Whether the gradient of a parameter is shared and belongs to one use alone."""
-        if parameter is None:
-            return False
-        stored = self.graph.parameters[parameter]
-        return stored.trainable and self.graph.parameter_uses[parameter] == 1
+    def observed(self, name: str | None) -> bool:
+        """Whether this is a parameter whose gradient is shared and belongs to one use alone."""
+        stored = self.graph.parameters.get(name or "")
+        return (
+            stored is not None and stored.trainable and self.graph.parameter_uses[stored.name] == 1
+        )
 
     def reached(self, node: Node) -> bool:
         """Whether the path arrives at the output side of a node."""

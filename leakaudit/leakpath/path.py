@@ -54,7 +54,7 @@ def find_leak_path(graph: Graph, loss: str) -> LeakPath:
         changed = False
         # Backwards, because facts flow from the head to the input: few rounds suffice.
         for node in reversed(graph.nodes):
-            for derivation in derive(node.op, node, known):
+            for derivation in derive(node, known):
                 changed |= known.add(derivation)
         for derivation in _sums(known):
             changed |= known.add(derivation)

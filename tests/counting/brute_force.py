@@ -111,15 +111,13 @@ class DenseConvolution:
         """The layer's output, without bias."""
         sides = [side for pair in reversed(self.padding) for side in pair]  # last axis first
         convolve = _CONVOLUTIONS[len(self.sizes)]
-        return convolve(
-            F.pad(x, sides), weight, None, self.stride, 0, self.dilation, self.groups
-        )
+        return convolve(F.pad(x, sides), weight, None, self.stride, 0, self.dilation, self.groups)
 
-    def equations(self, seed: int = 0) -> DenseEquations:
-        """The equations for random weights and a random output gradient."""
+    def equations(self, seed: int = 0, gradient: Tensor | None = None) -> DenseEquations:
+        """The equations for random weights and a random (or the given) output gradient."""
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(self.weight_shape, generator=generator, dtype=torch.float64)
-        return _equations(self.apply, self.input_shape, weight, generator)
+        return _equations(self.apply, self.input_shape, weight, generator, gradient)
 
 
 @dataclass(frozen=True)
@@ -142,9 +140,12 @@ def _equations(
     shape: tuple[int, ...],
     weight: Tensor,
     generator: torch.Generator,
+    gradient: Tensor | None = None,
 ) -> DenseEquations:
     origin = torch.zeros(shape, dtype=torch.float64)
-    G = torch.randn(apply(origin, weight).shape, generator=generator, dtype=torch.float64)
+    G = gradient
+    if G is None:
+        G = torch.randn(apply(origin, weight).shape, generator=generator, dtype=torch.float64)
 
     def weight_gradient(x: Tensor) -> Tensor:
         # shape: (F, n, K_1..K_d); l is linear in the output, with the given gradient G

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dense_reference import Case, cases, layer, scaled_stack  # noqa: E402
-from hypothesis import assume, event, example, given, settings  # noqa: E402
+from hypothesis import assume, example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from leakaudit.rconv.operators import row_scale  # noqa: E402
@@ -20,7 +20,7 @@ from leakaudit.rconv.solvers.dense import factorise  # noqa: E402
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution  # noqa: E402
 from leakaudit.rconv.solvers.solve import solve_layer  # noqa: E402
 
-SUITE = settings(max_examples=60, deadline=None, derandomize=True)
+SUITE = settings(max_examples=50, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 1000)
 EPS = torch.finfo(torch.float64).eps
 GAP = 1e-6  # singular values between EPS and this are neither clearly zero nor clearly not
@@ -39,6 +39,14 @@ class Problem:
     @property
     def singular_values(self) -> Any:
         return torch.linalg.svdvals(self.S)
+
+    @property
+    def rank_is_clear(self) -> bool:
+        """Whether every singular value is clearly zero or clearly not, and one is not."""
+        s = self.singular_values
+        if len(s) == 0 or float(s[0]) == 0:
+            return False
+        return bool(((s > GAP * s[0]) | (s < 1e-11 * s[0])).all())
 
     @property
     def minimum_norm(self) -> Any:
@@ -92,12 +100,8 @@ def problem(
 def check(found: Problem, solution: Solution) -> None:
     """Rank, solution and residual are LAPACK's, as far as the condition number lets them be."""
     s = found.singular_values
-    largest = float(s[0]) if len(s) else 0.0
-    assume(largest > 0)
-    clear = (s > GAP * largest) | (s < 1e-11 * largest)
-    assume(bool(clear.all()))
+    largest = float(s[0])
     kept = s[s > GAP * largest]
-    event("full rank" if len(kept) == found.case.unknowns else "rank-deficient")
     assert solution.rank == len(kept)
     assert solution.unknowns == found.case.unknowns
     assert solution.full_rank is (len(kept) == found.case.unknowns)
@@ -108,8 +112,7 @@ def check(found: Problem, solution: Solution) -> None:
     left = found.S @ expected - found.rhs
     relative = float(left.norm() / found.rhs.norm())
     assert solution.residual == pytest.approx(relative, rel=1e-3, abs=1e-10)
-    if len(kept) == found.case.unknowns:
-        assert solution.x.shape == found.x.shape
+    assert solution.x.shape == found.x.shape
 
 
 @SUITE
@@ -120,6 +123,7 @@ def check(found: Problem, solution: Solution) -> None:
 @example(case=layer((7,), 2, stride=3, group_filters=3, groups=2, batch=2), seed=1)
 def test_gradient_constraints_alone(case: Case, seed: int) -> None:
     found = problem(case, seed, "gradient")
+    assume(found.rank_is_clear)
     check(found, gradient_only.solve(found.system, "test"))
 
 
@@ -137,6 +141,7 @@ def test_gradient_constraints_alone(case: Case, seed: int) -> None:
 @example(case=layer((9,), 3, groups=2, group_filters=2, batch=2), seed=0, which="both", known=0.6)
 def test_stacked_equations(case: Case, seed: int, which: str, known: float) -> None:
     found = problem(case, seed, which, known)
+    assume(found.rank_is_clear)
     check(found, stacked.solve(found.system, "test"))
 
 
@@ -188,13 +193,12 @@ def test_gradient_only_states_the_worst_condition_of_its_systems(case: Case, see
     assert expected / 1.5 <= solution.condition <= expected * 1.5
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases(), seed=SEEDS)
 def test_stacked_states_the_condition_of_the_scaled_stack(case: Case, seed: int) -> None:
     found = problem(case, seed)
+    assume(found.rank_is_clear)
     s = found.singular_values
-    assume(len(s) and s[0] > 0)
-    assume(bool(((s > GAP * s[0]) | (s < 1e-11 * s[0])).all()))
     kept = s[s > GAP * s[0]]
     solution = stacked.solve(found.system, "test")
     expected = float(s[0] / kept[-1])
@@ -236,11 +240,13 @@ class TestStackedBranches:
         assert solution.x.norm() < found.x.norm()
 
     def test_singular_values_lost_in_the_gradients_rounding_do_not_count(self) -> None:
-        found = problem(layer((6, 6), 3, padding=1, group_filters=4), 0)
-        s = found.singular_values
-        between = float((s[-1] * s[-2]).sqrt() / s[0])
-        solution = stacked.solve(replace(found.system, precision=between), "")
-        assert solution.rank == 35
+        # Two filters that are parallel but for 1e-4: half of the singular values are 2e-5 of the rest.
+        case = layer((3, 3), 1, group_channels=2, group_filters=2)
+        found = problem(case, 0, "weight")
+        w = torch.tensor([[1.0, 1.0], [1.0, 1.0001]], dtype=torch.float64).reshape(2, 2, 1, 1)
+        system = replace(found.system, w=w, o=case.output(found.x, w))
+        assert stacked.solve(system, "").rank == 18
+        assert stacked.solve(replace(system, precision=1e-3), "").rank == 9
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Activation, Elu, Identity, LeakyRelu, Relu
+from leakaudit.graph.operators import (
+    Activation,
+    Celu,
+    Clip,
+    Elu,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    LeakyRelu,
+    Mish,
+    Relu,
+    Selu,
+    Silu,
+)
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
 
@@ -22,32 +37,40 @@ class ActivationInverse(Derivation):
     def sentence(self) -> str:
         """Say where the activation can be inverted."""
         if self.quality is Quality.ACTIVE:
-            return "o = y where y > 0; elsewhere only o <= 0 is known"
+            return (
+                "o = act⁻¹(y) where the activation is not flat; elsewhere only on which side o lies"
+            )
         return "the activation is invertible: o = act⁻¹(y)"
 
 
-def invertible(op: Activation) -> bool:
-    """Whether the activation can be undone. The replay checks learned slopes."""
-    match op:
-        case Relu():
-            return False
-        case LeakyRelu(slope):
-            return slope > 0
-        case Elu(alpha):
-            return alpha > 0
-        case _:
-            return True
-
-
-def output_determines_slope(op: Activation) -> bool:
-    """Whether act' is a function of the output: it is not where two slopes give one output."""
+def monotone(op: Activation) -> bool:
+    """Whether act' is a function of the output: two slopes must not give one output."""
     match op:
         case LeakyRelu(slope):
             return slope >= 0
-        case Elu(alpha):
-            return alpha >= 0
+        case Elu(alpha) | Celu(alpha):
+            return alpha > 0
+        case Selu(alpha, gamma):
+            return alpha > 0 and gamma > 0
+        case HardSigmoid(alpha, _):
+            return alpha > 0
+        case Silu() | Gelu() | Mish() | HardSwish():
+            return False
         case _:
             return True
+
+
+def invertible(op: Activation) -> bool:
+    """Whether the activation can be undone everywhere. The replay checks learned slopes."""
+    match op:
+        case Relu() | HardSigmoid():
+            return False
+        case Clip(low, high):
+            return low == -inf and high == inf
+        case LeakyRelu(slope):
+            return slope > 0
+        case _:
+            return monotone(op)
 
 
 def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]:
@@ -57,7 +80,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
     if known.exact(gradient(y)):
         if isinstance(op, Identity):
             yield ActivationGradient(node.name, known.input_gradient_fact(node), (gradient(y),))
-        elif output_determines_slope(op) and (
+        elif monotone(op) and (
             quality is Quality.EXACT
             # Pixels that the only reader does not read have gradient 0, whatever their value.
             or (quality is Quality.READ and len(known.graph.uses[y]) == 1)
@@ -68,7 +91,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
     if quality is not None and quality > Quality.SCALED:
         if invertible(op):
             yield ActivationInverse(node.name, value(o), (value(y),), quality=quality)
-        elif isinstance(op, Relu):
+        elif monotone(op):
             yield ActivationInverse(
                 node.name, value(o), (value(y),), quality=min(quality, Quality.ACTIVE)
             )
@@ -76,7 +99,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
 
 def stop(op: Activation, node: Node, known: Knowledge) -> str | None:
     """Why nothing passes this activation."""
-    if not output_determines_slope(op):
+    if not monotone(op):
         return "the activation is not monotone: its output does not tell its derivative"
     if not known.exact(gradient(node.outputs[0])):
         return "the gradient of its output is not known"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from typing import ClassVar
 
 from leakaudit.counting.bound import LayerBound, layer_bound
@@ -33,6 +34,11 @@ class ConvolutionValue(Derivation):
         return f"{' and '.join(parts)} are solved for {self.counts['unknowns']} unknowns"
 
 
+class BiasGradient(Derivation):
+    kind: ClassVar[str] = "convolution-bias-gradient"
+    text: ClassVar[str] = "the layer has one output position: dl/do = db"
+
+
 class ConvolutionInputGradient(Derivation):
     kind: ClassVar[str] = "convolution-input-gradient"
     text: ClassVar[str] = "dl/dx is the transposed convolution of dl/do"
@@ -53,6 +59,11 @@ def available(known: Knowledge, node: Node) -> LayerBound:
 def derive(_op: Conv, node: Node, known: Knowledge) -> Iterator[Derivation]:
     """All derivations of a convolution whose premises hold."""
     (x,), (o,) = node.inputs, node.outputs
+    bias = node.parameter("bias")
+    if known.observed(bias) and prod(known.graph.tensors[o].shape) == prod(
+        known.graph.parameters[bias or ""].shape
+    ):
+        yield BiasGradient(node.name, gradient(o))
     if known.exact(gradient(o)):
         yield ConvolutionInputGradient(node.name, known.input_gradient_fact(node), (gradient(o),))
     if known.exact(value(x)) or not known.reached(node):

@@ -8,21 +8,63 @@ from functools import singledispatch
 from leakaudit.graph import Node
 from leakaudit.graph.operators import (
     Activation,
+    AdaptiveAveragePool,
+    Add,
+    Attention,
+    AveragePool,
+    BatchNorm,
+    Concat,
     Conv,
+    ConvTranspose,
+    Div,
+    Einsum,
+    Elementwise,
+    Embedding,
+    Expand,
+    Gather,
+    GroupNorm,
+    LayerNorm,
     Linear,
+    LocalResponseNorm,
+    LpNormalization,
+    LpPool,
+    MatMul,
+    MaxPool,
+    Mul,
     Operator,
+    Pad,
+    Pow,
+    Reduce,
     Reshape,
+    Resize,
+    RmsNorm,
+    Scale,
+    Slice,
+    Softmax,
+    Split,
+    Sub,
     Transpose,
     Unsupported,
 )
-from leakaudit.leakpath.derivations import activation, convolution, linear, rearrange
+from leakaudit.leakpath.derivations import (
+    activation,
+    affine,
+    arithmetic,
+    convolution,
+    general,
+    linear,
+    nonlinear,
+    normalisation,
+    rearrange,
+    selection,
+)
 from leakaudit.leakpath.facts import Derivation
 from leakaudit.leakpath.knowledge import Knowledge
 
 
 @singledispatch
-def derive(op: Operator, node: Node, known: Knowledge) -> Iterator[Derivation]:
-    """Yield every derivation of `node` whose premises are known. The default yields none."""
+def derive_own(op: Operator, node: Node, known: Knowledge) -> Iterator[Derivation]:
+    """Yield the derivations of one family. The default yields none."""
     return iter(())
 
 
@@ -38,12 +80,49 @@ def _(op: Unsupported, node: Node, known: Knowledge) -> str | None:
 
 
 FAMILIES = {
-    Linear: linear,
-    Conv: convolution,
     Activation: activation,
+    AdaptiveAveragePool: affine,
+    Add: arithmetic,
+    Attention: nonlinear,
+    AveragePool: affine,
+    BatchNorm: normalisation,
+    Concat: selection,
+    Conv: convolution,
+    ConvTranspose: affine,
+    Div: arithmetic,
+    Einsum: affine,
+    Elementwise: nonlinear,
+    Embedding: nonlinear,
+    Expand: selection,
+    Gather: selection,
+    GroupNorm: normalisation,
+    LayerNorm: normalisation,
+    Linear: linear,
+    LocalResponseNorm: normalisation,
+    LpNormalization: normalisation,
+    LpPool: nonlinear,
+    MatMul: affine,
+    MaxPool: nonlinear,
+    Mul: arithmetic,
+    Pad: selection,
+    Pow: nonlinear,
+    Reduce: affine,
     Reshape: rearrange,
+    Resize: affine,
+    RmsNorm: normalisation,
+    Scale: arithmetic,
+    Slice: selection,
+    Softmax: nonlinear,
+    Split: selection,
+    Sub: arithmetic,
     Transpose: rearrange,
 }
 for operator, family in FAMILIES.items():
-    derive.register(operator, family.derive)
+    derive_own.register(operator, family.derive)
     stop.register(operator, family.stop)
+
+
+def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:
+    """Yield every derivation of `node` whose premises are known."""
+    yield from derive_own(node.op, node, known)
+    yield from general.derive(node, known)

@@ -1,0 +1,55 @@
+"""Replay of the derivations of activation functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from leakaudit.graph import Node
+from leakaudit.graph.operators import Activation, PRelu, Relu
+from leakaudit.leakpath.derivations import activation
+from leakaudit.leakpath.facts import Derivation, gradient, value
+from leakaudit.rconv import activations
+from leakaudit.rconv.relu import active
+from leakaudit.rconv.state import Known, PathBroken, State
+
+
+def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
+    """The node, its operator, its output (rounding around 0 removed) and PReLU's slope."""
+    node = state.graph.node(step.node)
+    op = node.op
+    if not isinstance(op, Activation):
+        raise TypeError(f"{step.node} is not an activation")
+    slope = state.weights[node.parameter("slope") or ""] if isinstance(op, PRelu) else None
+    if slope is not None and float(slope.min()) <= 0:
+        raise PathBroken(step.node, "a learned slope is not positive: the sign of o is not known")
+    known = state.known[value(node.outputs[0])]
+    y = known.tensor
+    if isinstance(op, Relu):
+        # A tiny positive number stands for an output that is on but lost in rounding.
+        on = torch.finfo(y.dtype).tiny
+        y = torch.where(active(state, node), y.clamp_min(on), torch.zeros_like(y))
+    return node, op, Known(y, known.mask, known.error), slope
+
+
+def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
+    node = state.graph.node(step.node)
+    g = state.known[gradient(node.outputs[0])].tensor
+    if len(step.premises) == 1:  # the identity
+        return Known(g)
+    _, op, y, slope = _activation(step, state)
+    d = activations.derivative(op, y.tensor, slope)
+    if y.mask is not None:
+        d = torch.where(y.mask, d, torch.zeros_like(d))  # there g is 0: nothing reads these pixels
+    return Known(g * d)
+
+
+def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
+    _, op, y, slope = _activation(step, state)
+    o = activations.inverse(op, y.tensor, slope)
+    mask = torch.isfinite(o)
+    if y.mask is not None:
+        mask &= y.mask
+    return Known(
+        torch.where(mask, o, torch.zeros_like(o)), None if bool(mask.all()) else mask, y.error
+    )

@@ -1,0 +1,58 @@
+"""Replay of the derivations of convolutions: here the equations are solved."""
+
+from __future__ import annotations
+
+from leakaudit.leakpath.derivations import convolution
+from leakaudit.leakpath.facts import Kind, Quality, gradient, value
+from leakaudit.rconv.layer import convolution_of, layer_system, read_pixels
+from leakaudit.rconv.solvers.solve import solve_layer
+from leakaudit.rconv.state import Known, PathBroken, State
+
+# Rounding leaves residuals far below this; a wrong scale or sign of the head leaves most of the
+# right-hand side unexplained.
+CONTRADICTION = 0.3
+
+
+def input_gradient(step: convolution.ConvolutionInputGradient, state: State) -> Known:
+    node = state.graph.node(step.node)
+    w = state.weights[node.parameter("weight") or ""]
+    G = state.known[gradient(node.outputs[0])].tensor
+    return Known(convolution_of(state.graph, node).input_gradient(G, w))
+
+
+def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
+    node = state.graph.node(step.node)
+    premises = {premise.kind for premise in step.premises}
+    (o,) = node.outputs
+    system = layer_system(
+        state.graph,
+        node,
+        state.weights,
+        state.gradients if Kind.GRADIENT in premises else {},
+        G=state.known[gradient(o)].tensor if Kind.GRADIENT in premises else None,
+        o=state.known[value(o)] if Kind.VALUE in premises else None,
+        precision=state.precision,
+    )
+    solution = solve_layer(system, state.memory)
+    state.solutions[step.node] = solution
+    read = solution.unknowns - step.counts.get("unread", 0)
+    if solution.rank is not None and solution.rank < read:
+        raise PathBroken(
+            step.node, f"the equations have rank {solution.rank} of {read} unknowns", solution
+        )
+    if solution.residual > CONTRADICTION:
+        raise PathBroken(
+            step.node,
+            f"the equations contradict each other (relative residual {solution.residual:.2f})",
+            solution,
+        )
+    mask = None if step.quality is Quality.EXACT else read_pixels(system.convolution, system.w)
+    relative = max(state.precision, solution.residual) * (solution.condition or 1e4)
+    return Known(solution.x, mask, relative * float(solution.x.abs().max()))
+
+
+def bias_gradient(step: convolution.BiasGradient, state: State) -> Known:
+    """dl/do = db for a layer of one output position."""
+    node = state.graph.node(step.node)
+    db = state.gradients[node.parameter("bias") or ""]
+    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))

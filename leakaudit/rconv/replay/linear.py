@@ -1,0 +1,85 @@
+"""Replay of the derivations of dense layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from leakaudit.graph import Node
+from leakaudit.graph.operators import Linear
+from leakaudit.leakpath.derivations import linear
+from leakaudit.leakpath.facts import Derivation, gradient
+from leakaudit.rconv.state import Known, PathBroken, State
+
+
+def _dense(step: Derivation, state: State) -> tuple[Node, Linear, Tensor]:
+    """The node, its operator, and W as (out, in)."""
+    node = state.graph.node(step.node)
+    op = node.op
+    if not isinstance(op, Linear):
+        raise TypeError(f"{step.node} is not a dense layer")
+    W = state.weights[node.parameter("weight") or ""]
+    return node, op, W.T if op.transposed else W
+
+
+def _dense_gradient(node: Node, op: Linear, state: State) -> Tensor:
+    dW = state.gradients[node.parameter("weight") or ""]
+    return dW.T if op.transposed else dW
+
+
+def gradient_from_bias(step: linear.GradientFromBias, state: State) -> Known:
+    node, op, _ = _dense(step, state)
+    g = state.gradients[node.parameter("bias") or ""] / op.beta
+    return Known(g.reshape(state.graph.tensors[node.outputs[0]].shape))
+
+
+def value_from_bias(step: linear.ValueFromBias, state: State) -> Known:
+    node, op, _ = _dense(step, state)
+    g = state.gradients[node.parameter("bias") or ""] / op.beta
+    energy = torch.dot(g, g)
+    if float(energy) == 0:
+        raise PathBroken(step.node, "every bias gradient is 0: the loss does not change here")
+    x = (g @ _dense_gradient(node, op, state)) / (op.alpha * energy)
+    return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape))
+
+
+def value_from_loss(step: linear.ValueFromLoss, state: State) -> Known:
+    node, _, _ = _dense(step, state)
+    if state.head is None:
+        raise PathBroken(step.node, "no scale fulfils the loss equation: its gradient is 0")
+    return Known(state.head.x.reshape(state.graph.tensors[node.inputs[0]].shape))
+
+
+def gradient_from_loss(step: linear.GradientFromLoss, state: State) -> Known:
+    node, _, _ = _dense(step, state)
+    if state.head is None:
+        raise PathBroken(step.node, "no scale fulfils the loss equation: its gradient is 0")
+    return Known(state.head.g.reshape(state.graph.tensors[node.outputs[0]].shape))
+
+
+def value_up_to_scale(step: linear.ValueUpToScale, state: State) -> Known:
+    node, op, _ = _dense(step, state)
+    _, singular, Vh = torch.linalg.svd(_dense_gradient(node, op, state), full_matrices=False)
+    if float(singular[0]) == 0:
+        raise PathBroken(step.node, "every weight gradient is 0: the loss does not change here")
+    return Known(Vh[0].reshape(state.graph.tensors[node.inputs[0]].shape))
+
+
+def value_from_gradient(step: linear.ValueFromGradient, state: State) -> Known:
+    node, op, _ = _dense(step, state)
+    G = state.known[gradient(node.outputs[0])].tensor.reshape(-1, op.out_features)  # (T, out)
+    dW = _dense_gradient(node, op, state) / op.alpha  # (out, in) = Gᵀ x
+    U, singular, Vh = torch.linalg.svd(G.T, full_matrices=False)
+    largest = float(singular[0])
+    rank = int((singular > largest * state.precision * max(G.shape)).sum())
+    if rank < G.shape[0] or largest == 0:
+        raise PathBroken(
+            step.node, f"its output gradient has rank {rank}, {G.shape[0]} rows are to be separated"
+        )
+    x = Vh.T @ ((U.T @ dW) / singular[:, None])
+    return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape))
+
+
+def input_gradient(step: linear.InputGradient, state: State) -> Known:
+    node, op, W = _dense(step, state)
+    return Known(op.alpha * (state.known[gradient(node.outputs[0])].tensor @ W))
