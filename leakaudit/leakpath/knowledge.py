@@ -60,9 +60,9 @@ class Knowledge:
     def observed(self, name: str | None) -> bool:
         """Whether this is a parameter whose gradient is shared and belongs to one use alone."""
         stored = self.graph.parameters.get(name or "")
-        return (
-            stored is not None and stored.trainable and self.graph.parameter_uses[stored.name] == 1
-        )
+        if stored is None or not stored.trainable:
+            return False
+        return self.graph.parameter_uses[stored.name] == 1
 
     def reached(self, node: Node) -> bool:
         """Whether the path arrives at the output side of a node."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 from leakaudit.graph import Node
 from leakaudit.graph.operators import (
     Add,
+    Embedding,
     Gather,
     Reshape,
     Slice,
@@ -119,6 +120,12 @@ def _from_parameters(node: Node, known: Knowledge) -> Iterator[Derivation]:
                 yield SelectedParameterGradient(node.name, gradient(output))
         case Gather(indices=indices):
             if known.observed(node.inputs[0]) and len(set(indices)) == len(indices):
+                yield SelectedParameterGradient(node.name, gradient(output))
+        case Embedding():
+            # That no row is read twice needs the index itself: the replay checks it.
+            if node.inputs[0] in known.graph.parameters and known.observed(
+                node.parameter("weight")
+            ):
                 yield SelectedParameterGradient(node.name, gradient(output))
         case _:
             return

@@ -92,9 +92,11 @@ def added_parameter_gradient(step: general.AddedParameterGradient, state: State)
 def selected_parameter_gradient(step: general.SelectedParameterGradient, state: State) -> Known:
     """The same elements of the parameter's gradient."""
     node = state.graph.node(step.node)
-    parameters = {
-        role: state.gradients.get(name, state.weights[name]) for role, name in node.parameters
-    }
+    parameters = {role: state.gradients[name] for role, name in node.parameters}
+    if isinstance(node.op, Embedding):
+        rows = state.weights[node.inputs[0]].flatten()
+        if rows.unique().numel() < rows.numel():
+            raise PathBroken(step.node, "a row of the table is read twice: its gradient is a sum")
     inputs = [state.gradients.get(name, state.weights[name]) for name in node.inputs]
     return Known(execute(node.op, inputs, parameters, state.graph, node)[0])
 
@@ -112,7 +114,8 @@ def operand_gradient(step: general.OperandGradient, state: State) -> Known:
 def part_value(step: selection.PartValue, state: State) -> Known:
     """The input as it stands in the output of Concat, Pad or Expand."""
     node = state.graph.node(step.node)
-    y = state.known[value(node.outputs[0])].tensor
+    known = state.known[value(node.outputs[0])]
+    y = known.tensor
     shape = state.graph.tensors[step.conclusion.tensor].shape
     match node.op:
         case Concat(axis):
@@ -122,20 +125,16 @@ def part_value(step: selection.PartValue, state: State) -> Known:
                 if name == step.conclusion.tensor:
                     break
                 start += stored.shape[axis]
-            return Known(y.narrow(axis, start, shape[axis]))
+            return Known(y.narrow(axis, start, shape[axis]), error=known.error)
         case Pad(begin):
             for axis, (first, size) in enumerate(zip(begin, shape, strict=True)):
                 y = y.narrow(axis, first, size)
-            return Known(y)
+            return Known(y, error=known.error)
         case Expand():
-            y = (
-                y.reshape(y.shape[y.dim() - len(shape) :])
-                if y.dim() == len(shape)
-                else y[(0,) * (y.dim() - len(shape))]
-            )
+            y = y[(0,) * (y.dim() - len(shape))]
             for axis, size in enumerate(shape):
                 y = y.narrow(axis, 0, size)
-            return Known(y)
+            return Known(y, error=known.error)
         case _:
             raise TypeError(f"{node.name} does not copy its input")
 
@@ -144,16 +143,17 @@ def whole_value(step: selection.WholeValue, state: State) -> Known:
     """The input put together from the outputs of Split, Slice or Gather."""
     node = state.graph.node(step.node)
     outputs = [state.known[value(name)].tensor for name in node.outputs]
+    error = max(state.known[value(name)].error for name in node.outputs)
     shape = state.graph.tensors[node.inputs[0]].shape
     match node.op:
         case Split(axis):
-            return Known(torch.cat(outputs, dim=axis))
+            return Known(torch.cat(outputs, dim=axis), error=error)
         case Slice() | Gather():
             # Every element occurs: send the numbers of the elements through the operator.
             numbers = torch.arange(torch.Size(shape).numel(), device=outputs[0].device)
             where = execute(node.op, [numbers.reshape(shape)], {}, state.graph, node)[0]
             x = outputs[0].new_zeros(numbers.shape)
             x[where.reshape(-1)] = outputs[0].reshape(-1)
-            return Known(x.reshape(shape))
+            return Known(x.reshape(shape), error=error)
         case _:
             raise TypeError(f"{node.name} does not select elements")

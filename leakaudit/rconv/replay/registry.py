@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import singledispatch
+from typing import Any
 
 from leakaudit.leakpath import path
 from leakaudit.leakpath.derivations import (
@@ -45,7 +47,7 @@ def replay(step: Derivation, state: State) -> Known:
     raise NotImplementedError(type(step).__name__)
 
 
-REPLAYS = {
+REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     activations.ActivationGradient: activation.output_gradient,
     activations.ActivationInverse: activation.pre_activation,
     arithmetics.BranchValue: arithmetic.branch_value,
