@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Concat, Expand, Gather, Pad, Slice, Split, Sub
+from leakaudit.graph.operators import Concat, Embedding, Expand, Gather, Pad, Slice, Split, Sub
 from leakaudit.leakpath.derivations import arithmetic, general, selection
 from leakaudit.leakpath.facts import Kind, gradient, value
 from leakaudit.leakpath.path import SumOverUses
 from leakaudit.rconv.execute import execute
-from leakaudit.rconv.state import Known, State
+from leakaudit.rconv.state import Known, PathBroken, State
 
 
 def sum_over_uses(step: SumOverUses, state: State) -> Known:
@@ -95,7 +95,7 @@ def selected_parameter_gradient(step: general.SelectedParameterGradient, state: 
     parameters = {role: state.gradients[name] for role, name in node.parameters}
     if isinstance(node.op, Embedding):
         rows = state.weights[node.inputs[0]].flatten()
-        if rows.unique().numel() < rows.numel():
+        if len(set(rows.tolist())) < rows.numel():
             raise PathBroken(step.node, "a row of the table is read twice: its gradient is a sum")
     inputs = [state.gradients.get(name, state.weights[name]) for name in node.inputs]
     return Known(execute(node.op, inputs, parameters, state.graph, node)[0])
