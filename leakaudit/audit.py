@@ -20,6 +20,7 @@ from leakaudit.findings import (
     InputReport,
     LayerReport,
     ModelReport,
+    RuleText,
     Severity,
     Skipped,
 )
@@ -89,7 +90,22 @@ def audit_all(
             models.append(_failed(target, error))
             continue
         models.extend(audit(name, options, progress) for name in expanded)
-    return AuditReport(__version__, tuple(models))
+    return AuditReport(__version__, tuple(models), tuple(map(_rule_text, options.rules)))
+
+
+def _rule_text(rule: Rule) -> RuleText:
+    return RuleText(
+        id=rule.id,
+        slug=rule.slug,
+        title=rule.title,
+        severity=rule.severity,
+        precision=rule.precision,
+        why=rule.why,
+        remedy=rule.remedy,
+        references=rule.references,
+        url=rule.url,
+        about_path=rule.id in PATH_RULES,
+    )
 
 
 def audit(

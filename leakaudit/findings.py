@@ -53,12 +53,16 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SymbolicCounts:
-    """The counts as formulas in the layer's design parameters (text of sympy expressions)."""
+    """The counts as formulas in the layer's design parameters (text of sympy expressions).
+
+    `values` says which number each symbol in them stands for in this layer.
+    """
 
     unknowns: str
     gradient_constraints: str
     weight_constraints: str
     margin: str
+    values: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +236,30 @@ class ModelReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleText:
+    """What a rule says of itself, for formats that describe rules apart from findings.
+
+    `severity` is that of its findings where nothing lowers it, `precision` how rarely it is wrong
+    (SARIF's scale), `why` has its paragraphs parted by blank lines. `about_path` marks the rules
+    whose finding is the leak path itself.
+    """
+
+    id: str
+    slug: str
+    title: str
+    severity: Severity
+    precision: str
+    why: str
+    remedy: str
+    references: tuple[str, ...]
+    url: str
+    about_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AuditReport:
-    """One run over all targets."""
+    """One run over all targets. `rules` are those applied, whether they found anything or not."""
 
     tool_version: str
     models: tuple[ModelReport, ...]
+    rules: tuple[RuleText, ...] = ()

@@ -75,6 +75,7 @@ def symbolic_counts(layer: ConvolutionGeometry, counting: str) -> SymbolicCounts
         gradient_constraints=str(derived.gradient_constraints),
         weight_constraints=str(derived.weight_constraints),
         margin=str(derived.margin),
+        values={symbol.name: value for symbol, value in derived.values.items()},
     )
 
 

@@ -1,0 +1,112 @@
+"""What the formats for CI say of a finding, put once: sentences, and how bad in three levels.
+
+Every function returns text that is already escaped by `plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leakaudit.findings import (
+    AuditReport,
+    Finding,
+    LayerReport,
+    ModelReport,
+    RuleText,
+    Severity,
+)
+from leakaudit.report import wording
+from leakaudit.report.escape import plain
+
+# What most formats know: error, warning, note.
+LEVELS = {
+    Severity.CRITICAL: "error",
+    Severity.HIGH: "error",
+    Severity.MEDIUM: "warning",
+    Severity.LOW: "note",
+    Severity.NOTE: "note",
+}
+
+
+def subject(finding: Finding) -> str:
+    """Return what the finding is about: "layer conv1", "the model"."""
+    return "the model" if finding.layer is None else f"layer {plain(finding.layer)}"
+
+
+def statement(finding: Finding) -> str:
+    """Return one paragraph, the layer in its first sentence: "LA001, layer conv1: ..."."""
+    sentences = [f"{plain(finding.rule)}, {subject(finding)}: {plain(finding.message.strip())}"]
+    if finding.downgraded_because:
+        sentences.append(f"Severity lowered: {plain(finding.downgraded_because.strip())}")
+    return " ".join(map(_ended, sentences))
+
+
+def evidence(finding: Finding, *, show_seconds: bool) -> str:
+    """Return claim and numbers of the confirmation; empty where there is none."""
+    if finding.confirmation is None:
+        return ""
+    claim = wording.evidence_claim(finding.confirmation)
+    details = wording.evidence_details(finding.confirmation, show_seconds=show_seconds)
+    return f"{claim}: {details}" if details else claim
+
+
+def remedy(finding: Finding) -> str:
+    """Return the remedy on one line; empty where there is none."""
+    return plain(" ".join(finding.remedy.split()))
+
+
+def layer_counts(layer: LayerReport) -> str:
+    """Return operator, shapes, counts and verdict of a layer on one line."""
+    shapes = f"{wording.shape(layer.input_shape)} -> {wording.shape(layer.output_shape)}"
+    parts = [wording.operator(layer.op, layer.parameters), shapes]
+    if layer.counts is not None:
+        given = layer.counts
+        parts += [
+            f"|X| {wording.count(given.unknowns)}",
+            f"|A| {wording.count(given.gradient_constraints)}",
+            f"|B| {wording.count(given.weight_constraints)}",
+            f"rank bound {wording.count(given.rank_bound)}",
+            f"determined {wording.determined(given).removeprefix('! ')}",
+        ]
+    parts.append(layer.verdict.value)
+    if layer.note:
+        parts.append(plain(layer.note.strip()))
+    return ", ".join(parts)
+
+
+def error(model: ModelReport) -> str:
+    """Return why a model could not be audited; empty where it was."""
+    return plain(model.error.strip()) if model.error is not None else ""
+
+
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings by falling severity, otherwise in the order given."""
+    return sorted(findings, key=lambda finding: -finding.severity.rank)
+
+
+def rules_of(report: AuditReport) -> tuple[RuleText, ...]:
+    """Return the rules applied, and those that only a finding names, with what it says of them."""
+    known = {rule.id: rule for rule in report.rules}
+    for model in report.models:
+        for finding in model.findings:
+            if finding.rule not in known:
+                known[finding.rule] = _from_finding(finding)
+    return tuple(known.values())
+
+
+def _from_finding(finding: Finding) -> RuleText:
+    return RuleText(
+        id=finding.rule,
+        slug="",
+        title=finding.title,
+        severity=finding.severity,
+        precision="medium",
+        why="",
+        remedy=finding.remedy,
+        references=(),
+        url=finding.url,
+    )
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
