@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from leakaudit.rconv.solvers import gradient_only, stacked
-from leakaudit.rconv.solvers.cgls import cgls
+from leakaudit.rconv.solvers import gradient_only, matrix_free, stacked
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose
-
-NAME_MATRIX_FREE = "matrix-free CGLS"
 
 
 def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
@@ -32,8 +29,4 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
         case Method.STACKED:
             return stacked.solve(system, choice.reason)
         case Method.MATRIX_FREE:
-            pairs, _, _ = stacked.equations(system)
-            x, iterations, residual = cgls(pairs, system.convolution.input_shape)
-            return Solution(
-                x, NAME_MATRIX_FREE, choice.reason, x.numel(), None, None, residual, iterations
-            )
+            return matrix_free.solve(system, choice.reason)

@@ -14,13 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from leakaudit.rconv.operators import (
-    GradientConstraints,
-    LinearOperator,
-    WeightConstraints,
-    row_scale,
-)
 from leakaudit.rconv.solvers.cgls import cgls
+from leakaudit.rconv.solvers.equations import equations
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.normal import normal_matrix
 
@@ -29,23 +24,6 @@ NAME_SINGULAR = "normal matrix, eigenvalues"
 # Eigenvalues of a normal matrix carry errors of about 1e-16 of the largest, so singular values
 # are resolved to about 1e-8 of the largest; below this share they count as zero.
 RESOLVED = 1e-7
-
-
-def equations(
-    system: LayerSystem,
-) -> tuple[list[tuple[LinearOperator, Tensor]], Tensor | None, Tensor | None]:
-    """The operators with their right-hand sides, and the row scales of both sets."""
-    pairs: list[tuple[LinearOperator, Tensor]] = []
-    gradient_scale = weight_scale = None
-    if system.dw is not None and system.G is not None:
-        gradient_scale = row_scale(system.G.transpose(0, 1))
-        A = GradientConstraints(system.convolution, system.G, gradient_scale)
-        pairs.append((A, A.right_hand_side(system.dw)))
-    if system.o is not None and system.mask is not None:
-        weight_scale = row_scale(system.w)
-        B = WeightConstraints(system.convolution, system.w, system.mask, weight_scale)
-        pairs.append((B, B.right_hand_side(system.o)))
-    return pairs, gradient_scale, weight_scale
 
 
 def solve(system: LayerSystem, reason: str) -> Solution:
@@ -62,16 +40,10 @@ def solve(system: LayerSystem, reason: str) -> Solution:
     if int(info) == 0:
         largest, smallest = extreme_singular_values(reduced, factor)
         if smallest > max(RESOLVED, system.precision) * largest:
-            x, iterations, residual = cgls(pairs, shape, _preconditioner(factor, live))
+            end = cgls(pairs, shape, _preconditioner(factor, live))
+            rank, condition = reduced.shape[0], largest / smallest
             return Solution(
-                x,
-                NAME,
-                reason,
-                unknowns,
-                reduced.shape[0],
-                largest / smallest,
-                residual,
-                iterations,
+                end.x, NAME, reason, unknowns, rank, condition, end.residual, end.iterations
             )
     values, vectors = torch.linalg.eigh(reduced)
     singular = values.clamp_min(0).sqrt()
@@ -86,8 +58,10 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         result[live] = kept @ ((kept.T @ flat[live]) / values[keep])
         return result.reshape(y.shape)
 
-    x, iterations, residual = cgls(pairs, shape, project)
-    return Solution(x, NAME_SINGULAR, reason, unknowns, rank, condition, residual, iterations)
+    end = cgls(pairs, shape, project)
+    return Solution(
+        end.x, NAME_SINGULAR, reason, unknowns, rank, condition, end.residual, end.iterations
+    )
 
 
 def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple[float, float]:
@@ -106,17 +80,25 @@ def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple
         v = H @ v
         largest = v.norm()
         v = v / largest
-        u = torch.cholesky_solve(u, factor)
+        u = cholesky_solve(u, factor)
         smallest_inverse = u.norm()
         u = u / smallest_inverse
     return float(largest.sqrt()), float(smallest_inverse.rsqrt())
+
+
+def cholesky_solve(rhs: Tensor, factor: Tensor) -> Tensor:
+    """(L Lᵀ)⁻¹ rhs by two triangular solves: for one right-hand side several times faster than
+    torch.cholesky_solve on a CPU."""
+    half = torch.linalg.solve_triangular(factor, rhs, upper=False)
+    x: Tensor = torch.linalg.solve_triangular(factor.T, half, upper=True)
+    return x
 
 
 def _preconditioner(factor: Tensor, live: Tensor) -> Callable[[Tensor], Tensor]:
     def apply(y: Tensor) -> Tensor:
         flat = y.reshape(-1)
         result = torch.zeros_like(flat)
-        result[live] = torch.cholesky_solve(flat[live][:, None], factor)[:, 0]
+        result[live] = cholesky_solve(flat[live][:, None], factor)[:, 0]
         return result.reshape(y.shape)
 
     return apply
