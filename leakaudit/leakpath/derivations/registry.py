@@ -124,5 +124,6 @@ for operator, family in FAMILIES.items():
 
 def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:
     """Yield every derivation of `node` whose premises are known."""
-    yield from derive_own(node.op, node, known)
+    if general.activations(known, node):  # a node of stored numbers alone has nothing to reveal
+        yield from derive_own(node.op, node, known)
     yield from general.derive(node, known)
