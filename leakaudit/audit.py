@@ -27,8 +27,19 @@ from leakaudit.findings import (
 from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Conv, Linear, Unsupported
-from leakaudit.leakpath.facts import Kind
+from leakaudit.graph.operators import (
+    Add,
+    Conv,
+    Identity,
+    Linear,
+    Reshape,
+    Sub,
+    Transpose,
+    Unsupported,
+)
+from leakaudit.leakpath.derivations.arithmetic import BranchValue
+from leakaudit.leakpath.derivations.general import AddedParameterGradient, AffineGradient
+from leakaudit.leakpath.facts import Derivation, Kind
 from leakaudit.leakpath.path import LeakPath, find_leak_path
 from leakaudit.rules.engine import LayerFacts, ModelFacts, apply
 from leakaudit.rules.rule import Rule
@@ -269,6 +280,7 @@ def _layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) -
             "bias_trainable": bias is not None and graph.parameters[bias].trainable,
             "weight_shared": graph.parameter_uses[weight] > 1,
             "path_reaches": node.inputs[0] in _reached(path),
+            "reads_input": _moved_from(graph, node.inputs[0]) in graph.inputs,
         },
     )
 
@@ -282,6 +294,12 @@ def _model_facts(
     graph: Graph, layers: Sequence[LayerReport], unsupported: Sequence[Node], path: LeakPath
 ) -> ModelFacts:
     report = path.report
+    added = _passed(path, AddedParameterGradient)
+    branches = [
+        name
+        for name in _passed(path, AffineGradient, BranchValue)
+        if isinstance(graph.node(name).op, Add | Sub) and _operands(graph, name) > 1
+    ]
     return ModelFacts(
         symbols={
             "reaches_input": report.reaches_input,
@@ -291,6 +309,14 @@ def _model_facts(
             "input_size": sum(prod(graph.tensors[name].shape) for name in graph.inputs),
             "layers": len(layers),
             "unsupported": len(unsupported),
+            "position_embedding": bool(added),
+            "branch_sums": len(branches),
+            "stops": len(report.stopped),
+            "added_at": ", ".join(added),
+            "branches": ", ".join(branches),
+            "stopped_by": "; ".join(
+                f"{stop.at} ({graph.node(stop.at).origin})" for stop in report.stopped
+            ),
             "input": path.target.tensor
             if report.reaches_input and path.target
             else ", ".join(graph.inputs),
@@ -301,6 +327,25 @@ def _model_facts(
             f"{layer.name}:{layer.op}:{'x'.join(map(str, layer.input_shape))}" for layer in layers
         ),
     )
+
+
+def _passed(path: LeakPath, *kinds: type[Derivation]) -> list[str]:
+    """Nodes at which the path takes a step of these kinds, in the order of the path."""
+    return list(dict.fromkeys(step.node for step in path.steps if isinstance(step, kinds)))
+
+
+def _operands(graph: Graph, name: str) -> int:
+    """How many of a node's inputs are activations."""
+    return sum(operand in graph.tensors for operand in graph.node(name).inputs)
+
+
+def _moved_from(graph: Graph, tensor: str) -> str:
+    """The tensor that this one is only a rearrangement of."""
+    while (node := graph.producers.get(tensor)) is not None:
+        if not isinstance(node.op, Reshape | Transpose | Identity):
+            break
+        tensor = node.inputs[0]
+    return tensor
 
 
 def _kind(node: Node) -> str:
@@ -346,7 +391,7 @@ def _confirm(
     return tuple(evidenced), _save_images(target, result, options), result.problem
 
 
-PATH_RULES = ("LA004", "LA005")
+PATH_RULES = ("LA004", "LA005", "LA009", "LA010")
 
 
 def _save_images(

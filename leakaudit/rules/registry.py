@@ -8,7 +8,7 @@ from pathlib import Path
 from leakaudit.errors import UsageError
 from leakaudit.rules.rule import Rule, read_rule
 
-BUILTIN_IDS = ("LA001", "LA002", "LA003", "LA004", "LA005", "LA006", "LA007", "LA008")
+BUILTIN_IDS = tuple(f"LA{number:03}" for number in range(1, 13))
 
 
 def builtin_folder() -> Path:

@@ -70,6 +70,7 @@ LAYER_SYMBOLS: Mapping[str, Symbol] = MappingProxyType(
         "bias_trainable": _flag("the bias sends its gradient"),
         "weight_shared": _flag("other layers use the same weight, so its gradient is a sum"),
         "path_reaches": _flag("the leak path reaches this layer's input"),
+        "reads_input": _flag("the layer reads an input of the model itself, moved at most"),
         "layer": _text("the layer's name"),
     }
 )
@@ -83,6 +84,12 @@ MODEL_SYMBOLS: Mapping[str, Symbol] = MappingProxyType(
         "input_size": _number("numbers in the model's input"),
         "layers": _number("layers with weights"),
         "unsupported": _number("operators not understood"),
+        "position_embedding": _flag("the path starts at a parameter added to its own shape"),
+        "branch_sums": _number("sums of branches that the path passes"),
+        "stops": _number("places where the path stops"),
+        "added_at": _text("where that parameter is added"),
+        "branches": _text("the sums of branches that the path passes, listed"),
+        "stopped_by": _text("where the path stops, with the operators"),
         "input": _text("the name of the model's input"),
         "furthest": _text("the tensor nearest to the input whose value follows"),
         "unsupported_names": _text("the operators not understood, listed"),
