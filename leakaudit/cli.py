@@ -158,7 +158,9 @@ def main() -> None:
     "--time-budget",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Start no further local confirmation after this time, per model.",
+    default=120,
+    show_default=True,
+    help="Per model; a layer whose local confirmation would not fit is reported as not run.",
 )
 @shared("batch_size", "frozen")
 @click.option("--select", multiple=True, metavar="RULE", help="Apply only these rules.")

@@ -10,28 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leakaudit.counting.count import bound_of
 from leakaudit.errors import AuditError
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.graph.operators import Linear
-from leakaudit.leakpath.derivations.activation import invertible
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.rconv.device import choose_device
+from leakaudit.rconv.evidence import judge
 from leakaudit.rconv.execute import NotExecutable
-from leakaudit.rconv.layer import layer_system
-from leakaudit.rconv.metrics import mse, psnr, ssim
+from leakaudit.rconv.local import PASSES, confirm_locally, layer_cost
 from leakaudit.rconv.onnx_check import check_against_onnxruntime
 from leakaudit.rconv.probes import Probe, is_image_shape, load_probe, make_probe
 from leakaudit.rconv.reconstruct import Reconstruction, reconstruct
-from leakaudit.rconv.solvers.interface import Solution
-from leakaudit.rconv.solvers.solve import solve_layer
-from leakaudit.rconv.state import Known
 from leakaudit.rconv.victim import GRADIENT_DTYPES, SharedGradient, share_gradient
-
-# A reconstruction counts as one when its mean squared error is at most this share of the mean
-# square of what was to be recovered: 40 dB below it.
-SUCCESS = 1e-4
 
 Progress = Callable[[str], None]
 
@@ -111,9 +102,12 @@ def confirm(
             check_against_onnxruntime(graph, file, weights, inputs)
         progress("computing the client's gradient")
         dtype = GRADIENT_DTYPES[options.gradient_dtype]
+        trained = time.perf_counter()
         shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)
     except NotExecutable as error:
         return _not_run(base, flagged, f"the graph cannot be run: {error}")
+    # Training computes every layer three times: forward, and backward for input and weight.
+    per_pass = (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1)
     progress("reconstructing along the leak path")
     walk = time.perf_counter()
     result = reconstruct(graph, weights, shared.gradients, options.loss)
@@ -128,8 +122,8 @@ def confirm(
             layers[name] = along
         elif isinstance(node.op, Linear):
             layers[name] = along or replace(base, reason="no leak path reaches this layer")
-        elif _over(started, options.time_budget):
-            layers[name] = replace(base, reason="the time budget was used up")
+        elif too_long := _too_long(graph, node, per_pass, started, options.time_budget):
+            layers[name] = replace(base, reason=too_long)
         else:
             progress(f"solving {name} locally")
             local = confirm_locally(base, graph, node, weights, shared, dtype)
@@ -165,69 +159,6 @@ def load_weights(graph: Graph, device: torch.device) -> dict[str, Tensor]:
             array = array.astype("float64")
         weights[name] = torch.from_numpy(array.copy()).to(device)
     return weights
-
-
-def confirm_locally(
-    base: Confirmation,
-    graph: Graph,
-    node: Node,
-    weights: Mapping[str, Tensor],
-    shared: SharedGradient,
-    dtype: torch.dtype,
-) -> Confirmation:
-    """Solve one convolution given its true output gradient, and its output as far as an attacker
-    who knew the activation after it would know it."""
-    (x,), (o,) = node.inputs, node.outputs
-    observed = {
-        name: shared.gradients[name].double()
-        for _, name in node.parameters
-        if name in shared.gradients and graph.parameter_uses[name] == 1
-    }
-    if node.parameter("weight") not in observed:
-        return replace(base, reason="its weight's gradient is not observed")
-    G = shared.activation_gradients.get(o)
-    if G is None:
-        return replace(base, reason="the loss does not depend on it")
-    started = time.perf_counter()
-    system = layer_system(
-        graph,
-        node,
-        weights,
-        observed,
-        G=G,
-        o=_visible_output(graph, node, shared),
-        precision=torch.finfo(dtype).eps,
-    )
-    solution = solve_layer(system)
-    bound = bound_of(graph, node)
-    judged = _judge(base, Scope.LOCAL, solution.x, shared.values[x], solution)
-    given = "given the true gradient of its output"
-    if solution.rank is not None and solution.rank < solution.unknowns:
-        unread = f" ({bound.unread} are read by no tap)" if bound.unread else ""
-        judged = replace(
-            judged,
-            status=Status.NOT_REPRODUCED,
-            reason=f"rank {solution.rank} of {solution.unknowns} unknowns{unread}, {given}",
-        )
-    else:
-        judged = replace(judged, reason=f"{judged.reason}, {given}")
-    return replace(judged, seconds=time.perf_counter() - started)
-
-
-def _visible_output(graph: Graph, node: Node, shared: SharedGradient) -> Known | None:
-    """o as the activation after the layer lets it be known; None where it hides it."""
-    from leakaudit.graph.operators import Activation, Relu
-
-    (o,) = node.outputs
-    value = shared.values[o]
-    uses = graph.uses[o]
-    if len(uses) != 1 or not isinstance(uses[0].node.op, Activation):
-        return Known(value)
-    op = uses[0].node.op
-    if isinstance(op, Relu):
-        mask = value > 0
-        return Known(torch.where(mask, value, torch.zeros_like(value)), mask)
-    return Known(value) if invertible(op) else None
 
 
 def _inputs(
@@ -277,7 +208,7 @@ def _end_to_end(
     tensor = path.target.tensor
     known = result.values[tensor]
     last = list(result.solutions.values())[-1] if result.solutions else None
-    judged = _judge(base, Scope.END_TO_END, known.tensor, shared.values[tensor], last, known.mask)
+    judged = judge(base, Scope.END_TO_END, known.tensor, shared.values[tensor], last, known.mask)
     return replace(judged, seconds=seconds)
 
 
@@ -292,55 +223,24 @@ def _along_path(
             return replace(base, reason=f"end to end: {result.broken.reason}")
         return None
     solution = result.solutions.get(node.name)
-    return _judge(base, Scope.END_TO_END, known.tensor, shared.values[tensor], solution, known.mask)
+    return judge(base, Scope.END_TO_END, known.tensor, shared.values[tensor], solution, known.mask)
 
 
-def _judge(
-    base: Confirmation,
-    scope: Scope,
-    got: Tensor,
-    truth: Tensor,
-    solution: Solution | None,
-    mask: Tensor | None = None,
-) -> Confirmation:
-    """Compare a reconstruction with the truth. A mask with holes never counts as confirmed."""
-    error = mse(got, truth)
-    scale = max(float(truth.double().square().mean()), 1e-300)
-    image = is_image_shape(tuple(truth.shape))
-    holes = 0 if mask is None else int((~mask).sum())
-    if holes:
-        status = Status.NOT_REPRODUCED
-        reason = f"{holes} of {truth.numel()} values cannot be recovered"
-    elif error <= SUCCESS * scale:
-        status, reason = Status.CONFIRMED, "reconstructed"
-    elif solution is not None and solution.rank is None:
-        status = Status.INCONCLUSIVE
-        reason = f"off by {error / scale:.1e} of the signal; this solver cannot tell the rank"
-    else:
-        status = Status.NOT_REPRODUCED
-        reason = f"the reconstruction is off by {error / scale:.1e} of the signal"
-        if solution is not None and solution.condition is not None:
-            reason += f" (condition number {solution.condition:.1e})"
-    return replace(
-        base,
-        status=status,
-        scope=scope,
-        reason=reason,
-        solver=f"{solution.solver}: {solution.reason}"
-        if solution
-        else "division by the bias gradient",
-        rank=solution.rank if solution else None,
-        unknowns=truth.numel(),
-        condition=solution.condition if solution else None,
-        residual=solution.residual if solution else None,
-        mse=error,
-        psnr=psnr(error) if image else None,
-        ssim=ssim(got, truth) if image else None,
-    )
+def _total_cost(graph: Graph) -> int:
+    return sum(layer_cost(graph, node) for node in graph.nodes)
 
 
-def _over(started: float, budget: float | None) -> bool:
-    return budget is not None and time.perf_counter() - started > budget
+def _too_long(
+    graph: Graph, node: Node, per_pass: float, started: float, budget: float | None
+) -> str | None:
+    """Why a layer is not solved locally: the time budget would not suffice."""
+    if budget is None:
+        return None
+    left = budget - (time.perf_counter() - started)
+    needed = PASSES * per_pass * layer_cost(graph, node)
+    if needed <= left:
+        return None
+    return f"solving it locally does not fit into the time budget of {budget:g} s (--time-budget)"
 
 
 def _not_run(base: Confirmation, flagged: Sequence[str], problem: str) -> ConfirmResult:

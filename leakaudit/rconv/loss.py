@@ -56,8 +56,9 @@ def solve_head(
 
     dW has rank one, dW = u vᵀ with |v| = 1, so x = s·v and g = u/s with one unknown s. The loss
     equation fixes it: for cross-entropy g = softmax(s·W v) - e_label, for the logistic loss
-    g = σ(s·W v) - t. A correctly classified example of the logistic loss has two such s (the twin
-    data of R-GAP, ICLR 2021): both are returned.
+    g = σ(s·W v) - t. A correctly classified example has two such s (the twin data of R-GAP, ICLR
+    2021), and without bias -x under the other label of a logistic loss gives the gradient of x:
+    all are returned.
 
     Args:
         loss: `cross-entropy` or `bce`.
@@ -71,8 +72,27 @@ def solve_head(
     u, v = U[:, 0] * singular[0], Vh[0]
     logits = (W @ v).tolist()
     offsets = [0.0] * len(logits) if offset is None else offset.tolist()
+    found = []
     for s in _scales(loss, logits, offsets, u.tolist()):
-        yield HeadSolution(s * v, u / s)
+        z = W @ (s * v) if offset is None else W @ (s * v) + offset
+        found.append((_misfit(loss, z, u / s), HeadSolution(s * v, u / s)))
+    # The equation of one output fixed s; roots that the other outputs contradict are none. How well
+    # the true one fits them depends on how far the gradient was rounded.
+    best = min((misfit for misfit, _ in found), default=0.0)
+    for misfit, solution in found:
+        if misfit <= max(1e-6, 100 * best):
+            yield solution
+
+
+def _misfit(loss: str, z: Tensor, g: Tensor) -> float:
+    """How far g is from dl/dz at z for the label that fits best, relative to g."""
+    if loss == "bce":
+        p = z.sigmoid() / z.numel()
+        difference = torch.minimum((p - g).abs(), (p - 1 / z.numel() - g).abs())
+    else:
+        difference = z.softmax(dim=0) - g
+        difference[g.argmin()] -= 1
+    return float(difference.norm() / g.norm())
 
 
 def _scales(
@@ -80,9 +100,13 @@ def _scales(
 ) -> Iterator[float]:
     """The s for which the loss equation holds, one residual function per label."""
     if loss == "bce":
-        # torch means over the outputs: g = (σ(z) - t) / outputs, for both labels of the first.
+        # torch means over the outputs: g = (σ(z) - t) / outputs, for both labels of one output.
+        i = max(range(len(u)), key=lambda i: abs(u[i]))
         for target in (0.0, 1.0):
-            yield from _roots(partial(_logistic_residual, logits, offsets, u, target), (1.0, -1.0))
+            yield from _roots(
+                partial(_logistic_residual, logits[i], offsets[i], u[i], target, len(u)),
+                (1.0, -1.0),
+            )
         return
     # Only the label's entry of g = softmax - e_label is negative, which fixes the sign of s; for
     # two classes both signs are possible.
@@ -95,9 +119,9 @@ def _scales(
 
 
 def _logistic_residual(
-    logits: list[float], offsets: list[float], u: list[float], target: float, s: float
+    logit: float, offset: float, u: float, target: float, outputs: int, s: float
 ) -> float:
-    return (_sigmoid(s * logits[0] + offsets[0]) - target) / len(logits) - u[0] / s
+    return (_sigmoid(s * logit + offset) - target) / outputs - u / s
 
 
 def _softmax_residual(
@@ -108,24 +132,64 @@ def _softmax_residual(
 
 
 def _roots(residual: Callable[[float], float], signs: tuple[float, ...]) -> Iterator[float]:
-    """All sign changes of a function on a logarithmic grid, refined by bisection to rounding."""
+    """All roots of a function: sign changes on a logarithmic grid, and where it touches zero."""
     grid = [10 ** (-8 + 16 * i / 1600) for i in range(1601)]
     for sign in signs:
-        values = [residual(sign * s) for s in grid]
+
+        def at(s: float, sign: float = sign) -> float:
+            return residual(sign * s)
+
+        values = [at(s) for s in grid]
         for i in range(len(grid) - 1):
             if values[i] == 0:
                 yield sign * grid[i]
             elif values[i] * values[i + 1] < 0:
-                low, high = grid[i], grid[i + 1]
-                for _ in range(200):
-                    middle = math.sqrt(low * high)
-                    if not low < middle < high:
-                        break
-                    if residual(sign * middle) * values[i] > 0:
-                        low = middle
-                    else:
-                        high = middle
-                yield sign * low
+                yield sign * _bisect(at, grid[i], grid[i + 1])
+            elif i and _dips(*values[i - 1 : i + 2]):
+                # Twins lie close together: both crossings may hide between two points of the grid.
+                lowest = _nearest_to_zero(at, grid[i - 1], grid[i + 1])
+                value = at(lowest)
+                if value * values[i] < 0:
+                    yield sign * _bisect(at, grid[i - 1], lowest)
+                    yield sign * _bisect(at, lowest, grid[i + 1])
+                elif abs(value) < 1e-2 * min(abs(values[i - 1]), abs(values[i + 1])):
+                    yield sign * lowest  # they coincide, or rounding has lifted the touch off zero
+
+
+def _dips(left: float, middle: float, right: float) -> bool:
+    """Whether a function stays on one side of zero and comes nearest to it in the middle."""
+    one_side = left * middle > 0 and middle * right > 0
+    return one_side and abs(middle) <= abs(left) and abs(middle) < abs(right)
+
+
+def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
+    """The root between two points of opposite sign, to rounding."""
+    start = function(low)
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        if not low < middle < high:
+            break
+        if function(middle) * start > 0:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _nearest_to_zero(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where |function| is least, by ternary search; stops early at a point beyond zero."""
+    start = function(low)
+    for _ in range(80):
+        third = math.cbrt(high / low)
+        left, right = low * third, high / third
+        at_left, at_right = function(left) * start, function(right) * start
+        if min(at_left, at_right) < 0:
+            return left if at_left < at_right else right
+        if at_left < at_right:
+            high = right
+        else:
+            low = left
+    return math.sqrt(low * high)
 
 
 def _sigmoid(z: float) -> float:

@@ -77,7 +77,7 @@ def load_probe(path: Path, shape: tuple[int, ...]) -> Probe:
         UsageError: The input is not an image.
         AuditError: The file cannot be read as a picture.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if not is_image_shape(shape):
         raise UsageError(
@@ -91,7 +91,8 @@ def load_probe(path: Path, shape: tuple[int, ...]) -> Probe:
             )
     except FileNotFoundError as error:
         raise AuditError(str(path), "there is no such picture", "check the path") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    # Pillow's readers raise ValueError and SyntaxError for some broken files.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise AuditError(
             str(path), "it cannot be read as a picture", "give a PNG or JPEG file"
         ) from error

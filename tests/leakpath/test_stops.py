@@ -8,6 +8,7 @@ from build import Builder, cnn6, lenet_main
 from leakaudit.findings import LeakPathReport
 from leakaudit.graph import Graph
 from leakaudit.graph.operators import LeakyRelu, Unsupported
+from leakaudit.leakpath.facts import Quality, value
 from leakaudit.leakpath.path import find_leak_path
 
 
@@ -44,9 +45,10 @@ def test_loss_equation_needs_the_head() -> None:
     b.linear("fc1", 30, bias=False)
     b.node("mystery", Unsupported("com.example::Mystery", "not known"), (1, 30))
     b.linear("fc2", 10, bias=False)
-    found = report(b.graph())
-    assert list(reasons(found)) == ["mystery"]
-    assert found.steps[-1].fact == "value(input) up to one unknown scale"
+    path = find_leak_path(b.graph(), "cross-entropy")
+    assert path.knowledge.quality(value("input")) is Quality.SCALED
+    assert list(reasons(path.report)) == ["mystery"]
+    assert path.report.furthest == "mystery"
 
 
 def test_two_examples_are_not_separated() -> None:

@@ -11,6 +11,7 @@ from leakaudit.graph.operators import (
     Activation,
     Celu,
     Clip,
+    Conv,
     Elu,
     Gelu,
     HardSigmoid,
@@ -83,7 +84,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
         elif monotone(op) and (
             quality is Quality.EXACT
             # Pixels that the only reader does not read have gradient 0, whatever their value.
-            or (quality is Quality.READ and len(known.graph.uses[y]) == 1)
+            or (quality is Quality.READ and _read_by_convolution_alone(known, y))
         ):
             yield ActivationGradient(
                 node.name, known.input_gradient_fact(node), (gradient(y), value(y))
@@ -95,6 +96,11 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
             yield ActivationInverse(
                 node.name, value(o), (value(y),), quality=min(quality, Quality.ACTIVE)
             )
+
+
+def _read_by_convolution_alone(known: Knowledge, y: str) -> bool:
+    uses = known.graph.uses[y]
+    return len(uses) == 1 and isinstance(uses[0].node.op, Conv) and y not in known.graph.outputs
 
 
 def stop(op: Activation, node: Node, known: Knowledge) -> str | None:

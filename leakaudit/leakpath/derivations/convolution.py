@@ -82,7 +82,13 @@ def derive(_op: Conv, node: Node, known: Knowledge) -> Iterator[Derivation]:
         node.name,
         value(x),
         tuple(premises),
-        quality=Quality.EXACT if bound.unread == 0 else Quality.READ,
+        # Outputs that the next layer does not read have no influence: then neither have some
+        # pixels here, and counting cannot tell which.
+        quality=(
+            Quality.READ
+            if bound.unread or known.quality(value(o)) is Quality.READ
+            else Quality.EXACT
+        ),
         counts={
             "unknowns": bound.unknowns,
             "unread": bound.unread,

@@ -71,12 +71,12 @@ def adaptive_average_pool(
     """
     sizes = stated_shape(graph, node)[2:]
     match sizes:
-        case (_,):
-            return (F.adaptive_avg_pool1d(x[0], list(sizes)),)
-        case (_, _):
-            return (F.adaptive_avg_pool2d(x[0], list(sizes)),)
-        case (_, _, _):
-            return (F.adaptive_avg_pool3d(x[0], list(sizes)),)
+        case (length,):
+            return (F.adaptive_avg_pool1d(x[0], length),)
+        case (height, width):
+            return (F.adaptive_avg_pool2d(x[0], (height, width)),)
+        case (depth, height, width):
+            return (F.adaptive_avg_pool3d(x[0], (depth, height, width)),)
     raise NotExecutable(f"{node.name} (adaptive pooling over {len(sizes)} axes)")
 
 

@@ -85,12 +85,8 @@ def nearest_index(op: Resize, source: Tensor, size: int) -> Tensor:
     match op.nearest:
         case "floor":
             rounded = source.floor()
-        case "ceil":
-            rounded = source.ceil()
         case "round_prefer_floor":
             rounded = (source - 0.5).ceil()
-        case "round_prefer_ceil":
-            rounded = (source + 0.5).floor()
         case _:
             raise ValueError(f"rounding {op.nearest}")
     return rounded.long().clamp(0, size - 1)

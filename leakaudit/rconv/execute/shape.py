@@ -54,7 +54,7 @@ def concat(op: Concat, x: Inputs, parameters: Parameters, graph: Graph, node: No
 
 def split(op: Split, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
     """Consecutive parts."""
-    return tuple(x[0].split(list(op.sizes), op.axis))
+    return tuple(torch.functional.split(x[0], list(op.sizes), op.axis))
 
 
 def slice_axes(op: Slice, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
@@ -69,9 +69,10 @@ def slice_axes(op: Slice, x: Inputs, parameters: Parameters, graph: Graph, node:
             taken = range(min(start, size - 1), max(stop, -1), step)
         if taken == range(size):
             continue
-        y = y.index_select(
-            axis, torch.arange(taken.start, taken.stop, taken.step, device=y.device)
-        ) if step < 0 else y[(slice(None),) * axis + (slice(taken.start, taken.stop, taken.step),)]
+        if step > 0:
+            y = y[(slice(None),) * axis + (slice(taken.start, taken.stop, step),)]
+        else:
+            y = y.index_select(axis, torch.arange(taken.start, taken.stop, step, device=y.device))
     return (y,)
 
 

@@ -40,6 +40,8 @@ def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
     _, op, y, slope = _activation(step, state)
     d = activations.derivative(op, y.tensor, slope)
     if y.mask is not None:
+        if bool((g[~y.mask] != 0).any()):
+            raise PathBroken(step.node, "its output is not known where its gradient is not 0")
         d = torch.where(y.mask, d, torch.zeros_like(d))  # there g is 0: nothing reads these pixels
     return Known(g * d)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,8 +45,7 @@ class Factorisation:
 def factorise(T: Tensor, precision: float) -> Factorisation:
     """Factor T (rows, columns).
 
-    Singular values below `precision · max(rows, columns) · largest` count as zero: that much the
-    rounding of the observed gradients can move them.
+    Singular values below `rank_tolerance · largest` count as zero.
     """
     rows, columns = T.shape
     if rows > 2 * columns:
@@ -62,5 +62,11 @@ def factorise(T: Tensor, precision: float) -> Factorisation:
 
 
 def rank_tolerance(rows: int, columns: int, precision: float) -> float:
-    """Relative size below which a singular value is rounding."""
-    return precision * max(rows, columns)
+    """Relative size below which a singular value is rounding.
+
+    Rounding the gradients disturbs every entry independently, which moves singular values by the
+    square root of the size (of a random matrix); the factorisation's own error in float64 is
+    bounded by the size itself. The size times the precision of bfloat16 would exceed 1.
+    """
+    size = max(rows, columns)
+    return max(torch.finfo(torch.float64).eps * size, precision * math.sqrt(size))
