@@ -3,32 +3,70 @@
 An output that is on by less than the error looks like one that is off, and taking one for the other
 puts a wrong entry into dl/do. Two things tell them apart: the distribution of the recovered values,
 and, where the convolution below has a bias, its gradient: db[f] is the sum of dl/do over channel f.
+The same question arises at both ends of Clip (ReLU6) and HardSigmoid.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Conv
+from leakaudit.graph.operators import Activation, Clip, Conv, HardSigmoid, Relu
 from leakaudit.leakpath.facts import gradient, value
 from leakaudit.rconv.state import State
 
 
-def active(state: State, node: Node) -> Tensor:
-    """Mask of the outputs that are on, of the shape of the node's output."""
-    y = state.known[value(node.outputs[0])]
-    threshold = relu_threshold(y.tensor, y.error)
-    mask = y.tensor > threshold
+def flat_ends(op: Activation) -> tuple[float, float] | None:
+    """The outputs below and above which the activation is flat; None where it is flat nowhere."""
+    match op:
+        case Relu():
+            return 0.0, math.inf
+        case Clip(low, high):
+            return low, high
+        case HardSigmoid():
+            return 0.0, 1.0
+        case _:
+            return None
+
+
+def settle(state: State, node: Node, ends: tuple[float, float]) -> Tensor:
+    """The recovered output without rounding at its flat ends.
+
+    Outputs that are off are exactly one of the ends, all others lie strictly between them.
+    """
+    known = state.known[value(node.outputs[0])]
+    y, (low, high) = known.tensor, ends
+
+    def off(distance: Tensor, end: float) -> Tensor:
+        # Products with 0 are exact: an output of 0 comes back without rounding of its own.
+        rounding = state.precision * abs(end) if math.isfinite(end) else 0.0
+        error = max(known.error, 100 * rounding)
+        return distance <= relu_threshold(distance, error, rounding)
+
+    above = off(high - y, high) if high < math.inf else torch.zeros_like(y, dtype=torch.bool)
+    below = off(y - low, low) if low > -math.inf else torch.zeros_like(y, dtype=torch.bool)
     g = state.known.get(gradient(node.outputs[0]))
     sums = _bias_gradient(state, node)
-    if y.error == 0 or g is None or sums is None:
-        return mask
-    return match_sums(mask, y.tensor, g.tensor, sums, y.error, state.precision)
+    if low > -math.inf and known.error > 0 and g is not None and sums is not None:
+        slope = node.op.alpha if isinstance(node.op, HardSigmoid) else 1.0
+        flowing = slope * g.tensor * ~above
+        on = match_sums(~below, y - low, flowing, sums, known.error, state.precision)
+        below = ~on
+    # The number next to an end stands for an output that is on but lost in rounding.
+    inside = y
+    if low > -math.inf:
+        first = torch.finfo(y.dtype).tiny if low == 0 else math.nextafter(low, math.inf)
+        inside = inside.clamp_min(first)
+    if high < math.inf:
+        inside = inside.clamp_max(math.nextafter(high, -math.inf))
+    inside = torch.where(above, torch.full_like(y, high), inside)
+    return torch.where(below, torch.full_like(y, low), inside)
 
 
-def relu_threshold(y: Tensor, error: float) -> float:
+def relu_threshold(y: Tensor, error: float, rounding: float = 0.0) -> float:
     """The value up to which a recovered output of ReLU is rounding around 0.
 
     ReLU's output is never negative, so what comes back below 0 shows from below how large the
@@ -38,8 +76,9 @@ def relu_threshold(y: Tensor, error: float) -> float:
     Args:
         y: Recovered output, any shape.
         error: Estimate of the largest error, from above.
+        rounding: What every value may be off by for certain.
     """
-    lower = 2 * float((-y).clamp_min(0).max())
+    lower = max(2 * float((-y).clamp_min(0).max()), rounding)
     if error <= lower:
         return lower
     floor = max(lower, error * 1e-12)

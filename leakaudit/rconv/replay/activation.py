@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Activation, PRelu, Relu
+from leakaudit.graph.operators import Activation, PRelu
 from leakaudit.leakpath.derivations import activation
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.rconv import activations
-from leakaudit.rconv.relu import active
+from leakaudit.rconv.relu import flat_ends, settle
 from leakaudit.rconv.state import Known, PathBroken, State
 
 
 def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
-    """The node, its operator, its output (rounding around 0 removed) and PReLU's slope."""
+    """The node, its operator, its output (rounding at flat ends removed) and PReLU's slope."""
     node = state.graph.node(step.node)
     op = node.op
     if not isinstance(op, Activation):
@@ -24,11 +24,8 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     if slope is not None and float(slope.min()) <= 0:
         raise PathBroken(step.node, "a learned slope is not positive: the sign of o is not known")
     known = state.known[value(node.outputs[0])]
-    y = known.tensor
-    if isinstance(op, Relu):
-        # A tiny positive number stands for an output that is on but lost in rounding.
-        on = torch.finfo(y.dtype).tiny
-        y = torch.where(active(state, node), y.clamp_min(on), torch.zeros_like(y))
+    ends = flat_ends(op)
+    y = settle(state, node, ends) if ends else known.tensor
     return node, op, Known(y, known.mask, known.error), slope
 
 

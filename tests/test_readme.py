@@ -1,0 +1,52 @@
+"""The README says what the tool does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from leakaudit.cli import main
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_rules_is_current() -> None:
+    listed = re.findall(r"^\| (LA\d{3}) \| (\w+) \| (.+?) \|$", README, flags=re.MULTILINE)
+    printed = CliRunner().invoke(main, ["rules"]).stdout
+    rows = [re.split(r"  +", line.strip()) for line in printed.splitlines()[2:]]
+    assert listed == [(rule, severity, title) for rule, severity, _, title in rows]
+
+
+def test_every_command_and_option_shown_exists() -> None:
+    commands = set(re.findall(r"^\$ leakaudit (\w+)", README, flags=re.MULTILINE))
+    assert commands <= set(main.commands)
+    known = {
+        option
+        for command in main.commands.values()
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--check"}
+    assert shown <= known
+
+
+def test_every_file_named_exists() -> None:
+    root = Path(__file__).parent.parent
+    for name in re.findall(r"(?:sample_models|rules)/[\w./*-]+", README):
+        assert list(root.glob(name.rstrip("."))), name
+
+
+def test_the_transcript_is_what_the_tool_prints() -> None:
+    """Everything but the measured numbers, which differ from machine to machine."""
+    block = README.split("<!-- transcript -->")[1].split("```")[1]
+    command, shown = block.split("\n", 2)[1:]
+    assert command.startswith("$ leakaudit check sample_models/lenet_main.onnx")
+    printed = CliRunner().invoke(main, command.split()[2:], catch_exceptions=False).stdout
+    layers = [line for line in shown.splitlines() if " -> " in line or "flagged" in line]
+    assert layers
+    steps = re.findall(r"^ +\d+\. .+$", shown, flags=re.MULTILINE)
+    assert len(steps) == 17
+    for line in (*layers, *steps):
+        assert line in printed
