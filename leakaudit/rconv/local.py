@@ -18,6 +18,10 @@ from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.rconv import activations
 from leakaudit.rconv.evidence import judge
 from leakaudit.rconv.layer import layer_system
+from leakaudit.rconv.metrics import mse, psnr, ssim
+from leakaudit.rconv.prior import smoothest
+from leakaudit.rconv.probes import is_image_shape
+from leakaudit.rconv.solvers.interface import Solution
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known
 from leakaudit.rconv.victim import SharedGradient
@@ -80,11 +84,23 @@ def confirm_locally(
         judged = replace(
             judged,
             status=Status.NOT_REPRODUCED,
-            reason=f"rank {solution.rank} of {solution.unknowns} unknowns{unread}, {given}",
+            reason=f"rank {solution.rank} of {solution.unknowns} unknowns{unread}, {given}"
+            + _with_prior(solution, shared.values[x]),
         )
     else:
         judged = replace(judged, reason=f"{judged.reason}, {given}")
     return replace(judged, seconds=time.perf_counter() - started)
+
+
+def _with_prior(solution: Solution, truth: Tensor) -> str:
+    """How much of a picture comes back all the same, where it can be told."""
+    if solution.null_space is None or truth.shape[0] != 1 or not is_image_shape(tuple(truth.shape)):
+        return ""
+    picture = smoothest(solution.x, solution.null_space)
+    return (
+        f"; the smoothest picture that fits the equations has PSNR "
+        f"{psnr(mse(picture, truth)):.1f} dB and SSIM {ssim(picture, truth):.2f}"
+    )
 
 
 def _visible_output(

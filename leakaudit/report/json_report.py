@@ -17,11 +17,10 @@ from leakaudit.findings import (
 )
 from leakaudit.report.escape import without_surrogates
 from leakaudit.report.interface import RenderOptions
+from leakaudit.report.json_text import Json, dump
 from leakaudit.report.summary import Summary, summarise
 
 SCHEMA_VERSION = 1
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 class JsonReporter:
@@ -30,15 +29,8 @@ class JsonReporter:
     name = "json"
 
     def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`. Strings are exact, escaped as JSON allows.
-
-        `<` is escaped so that the text may stand in a script element of a page, `##[` so that a CI
-        log takes no command from it.
-        """
-        document = as_json(report, show_seconds=options.show_seconds)
-        text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=True)
-        # Outside strings JSON has neither character, so this cannot change the structure.
-        return text.replace("<", "\\u003c").replace("##", "#\\u0023") + "\n"
+        """See `Reporter`. Strings are exact, escaped as JSON allows."""
+        return dump(as_json(report, show_seconds=options.show_seconds))
 
 
 def schema() -> dict[str, object]:

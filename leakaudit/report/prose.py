@@ -29,13 +29,13 @@ LEVELS = {
 
 
 def subject(finding: Finding) -> str:
-    """Return what the finding is about: "layer conv1", "the model"."""
-    return "the model" if finding.layer is None else f"layer {plain(finding.layer)}"
+    """Return what the finding is about: "Layer conv1", "Model"."""
+    return "Model" if finding.layer is None else f"Layer {plain(finding.layer)}"
 
 
 def statement(finding: Finding) -> str:
-    """Return one paragraph, the layer in its first sentence: "LA001, layer conv1: ..."."""
-    sentences = [f"{plain(finding.rule)}, {subject(finding)}: {plain(finding.message.strip())}"]
+    """Return one paragraph, the layer in its first sentence: "Layer conv1: ..."."""
+    sentences = [f"{subject(finding)}: {plain(finding.message.strip())}"]
     if finding.downgraded_because:
         sentences.append(f"Severity lowered: {plain(finding.downgraded_because.strip())}")
     return " ".join(map(_ended, sentences))
@@ -92,6 +92,12 @@ def rules_of(report: AuditReport) -> tuple[RuleText, ...]:
             if finding.rule not in known:
                 known[finding.rule] = _from_finding(finding)
     return tuple(known.values())
+
+
+def path_finding(report: AuditReport, model: ModelReport) -> Finding | None:
+    """Return the finding that is about the model's leak path."""
+    about_path = {rule.id for rule in rules_of(report) if rule.about_path}
+    return next((found for found in model.findings if found.rule in about_path), None)
 
 
 def _from_finding(finding: Finding) -> RuleText:

@@ -136,16 +136,7 @@ class _Page:
         """How far the equations carry, step by step, and where they stop."""
         if path is None:
             return []
-        if path.reaches_input:
-            steps = wording.quantity(len(path.steps), "step")
-            reach = f"by counting, the gradients lead to the input in {steps}"
-        elif path.furthest is not None:
-            size = wording.quantity(path.furthest_size, "value")
-            reach = f"by counting, the gradients lead to {plain(path.furthest)} ({size})"
-            reach += ", not to the input"
-        else:
-            reach = "the gradients lead to no activation"
-        lines = self.wrap(f"Leak path: {reach}", rest="  ")
+        lines = self.wrap(f"Leak path: {wording.reach(path)}", rest="  ")
         lines[0] = lines[0].replace("Leak path", self.style("Leak path", bold=True), 1)
         digits = len(str(len(path.steps)))
         for number, step in enumerate(path.steps, start=1):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from leakaudit.findings import Confirmation, Counts, ModelReport, Scope, Status
+from leakaudit.findings import Confirmation, Counts, LeakPathReport, ModelReport, Scope, Status
 from leakaudit.report.escape import plain
 from leakaudit.report.summary import Summary
 
@@ -64,6 +64,11 @@ def short(number: float) -> str:
     if -2 <= int(exponent) <= 1:
         return f"{number:.2g}"
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def decibels(psnr: float) -> str:
+    """Return 104.7 dB, or that it is infinite or not a number."""
+    return f"{psnr:.1f} dB" if math.isfinite(psnr) else short(psnr)
 
 
 def shape(sizes: tuple[int, ...]) -> str:
@@ -148,8 +153,7 @@ def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
     if given.mse is not None:
         numbers.append(f"MSE {short(given.mse)}")
     if given.psnr is not None:
-        finite = math.isfinite(given.psnr)
-        numbers.append(f"PSNR {given.psnr:.1f} dB" if finite else f"PSNR {short(given.psnr)}")
+        numbers.append(f"PSNR {decibels(given.psnr)}")
     if given.ssim is not None:
         numbers.append(f"SSIM {given.ssim:.3f}")
     if given.rank is not None:
@@ -191,6 +195,22 @@ def facts(model: ModelReport) -> str:
         )
         if part
     )
+
+
+def reach(path: LeakPathReport) -> str:
+    """Return how far the equations carry: "by counting, the gradients lead to ..."."""
+    if path.reaches_input:
+        return (
+            f"by counting, the gradients lead to the input in {quantity(len(path.steps), 'step')}"
+        )
+    if path.furthest is None:
+        return "the gradients lead to no activation"
+    reached = f"{plain(path.furthest)} ({quantity(path.furthest_size, 'value')})"
+    known = f"value({path.furthest})"
+    facts = [step.fact for step in path.steps if step.fact.startswith(known)]
+    part = plain(facts[-1].removeprefix(known).strip()) if facts else ""
+    rest = f" {part}, not to the whole input" if part else ", not to the input"
+    return f"by counting, the gradients lead to {reached}{rest}"
 
 
 def totals(summary: Summary) -> str:

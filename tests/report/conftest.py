@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from report_samples import with_rules
 
 from leakaudit.findings import (
     AuditReport,
@@ -330,6 +331,12 @@ def lenet_report() -> AuditReport:
 @pytest.fixture
 def mixed_report() -> AuditReport:
     return AuditReport("1.2.3", (lenet_main(), pooled(), broken()))
+
+
+@pytest.fixture
+def ci_report() -> AuditReport:
+    """The mixed audit with rules and a finding on the leak path."""
+    return with_rules((lenet_main(), pooled(), broken()))
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ def attention(
     """softmax(q kᵀ · scale + mask) v, written out so that it is twice differentiable.
 
     q (.., T, E), k (.., S, E), v (.., S, V) -> (.., T, V). `causal` hides key j from query i where
-    j > i. A boolean mask is True where a key takes part, in ONNX as in PyTorch.
+    j > i. A boolean mask is True where a key takes part, in ONNX as in PyTorch. A query that sees
+    no key attends to nothing: its row is 0, where softmax alone would give 0/0.
     """
     q, k, v = x[0], x[1], x[2]
     if op.grouped:
@@ -74,7 +75,9 @@ def attention(
         mask = x[3]
         is_boolean = mask.dtype is torch.bool
         scores = scores.masked_fill(~mask, hidden) if is_boolean else scores + mask
-    return (scores.softmax(-1) @ v,)
+    blind = (scores == hidden).all(-1, keepdim=True)  # (.., T, 1)
+    weights = scores.masked_fill(blind, 0).softmax(-1).masked_fill(blind, 0)
+    return (weights @ v,)
 
 
 def _repeat_heads(x: Tensor, q: Tensor) -> Tensor:

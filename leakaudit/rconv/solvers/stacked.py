@@ -59,8 +59,19 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         return result.reshape(y.shape)
 
     end = cgls(pairs, shape, project)
+    unread = torch.eye(unknowns, dtype=H.dtype, device=H.device)[:, ~live]
+    open_ = H.new_zeros((unknowns, int((~keep).sum())))
+    open_[live] = vectors[:, ~keep]
     return Solution(
-        end.x, NAME_SINGULAR, reason, unknowns, rank, condition, end.residual, end.iterations
+        end.x,
+        NAME_SINGULAR,
+        reason,
+        unknowns,
+        rank,
+        condition,
+        end.residual,
+        end.iterations,
+        torch.cat([open_, unread], dim=1),
     )
 
 

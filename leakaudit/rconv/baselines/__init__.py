@@ -1,0 +1,1 @@
+"""The methods that R-CONV is compared with, and R-CONV, behind one interface."""
