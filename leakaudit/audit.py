@@ -320,7 +320,8 @@ def _model_facts(
             "input": path.target.tensor
             if report.reaches_input and path.target
             else ", ".join(graph.inputs),
-            "furthest": report.furthest or "",
+            "furthest": (report.furthest or "")
+            + (", where it is read," if report.furthest in graph.inputs else ""),
             "unsupported_names": ", ".join(dict.fromkeys(_kind(node) for node in unsupported)),
         },
         fingerprint_parts=tuple(

@@ -156,6 +156,18 @@ def lenet_unread() -> SampleNetwork:
     )
 
 
+def lenet_skipping() -> SampleNetwork:
+    """lenet_unread with eight filters: 2072 equations for 3072 pixels fix every pixel it reads."""
+    return _lenet(
+        seed=1,
+        filters=(8, 16, 12, 3),
+        strides=(2, 2, 1, 1),
+        kernels=(1, 5, 5, 5),
+        activations=(_leaky_relu, _leaky_relu, _leaky_relu, _leaky_relu),
+        classes=100,
+    )
+
+
 # --- dense networks ------------------------------------------------------------------------------
 
 
@@ -184,6 +196,7 @@ NETWORKS: tuple[Callable[[], SampleNetwork], ...] = (
     cnn6_d,
     lenet_underdetermined,
     lenet_unread,
+    lenet_skipping,
     tabular_mlp,
     mlp_nobias,
 )

@@ -44,7 +44,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": EVERYTHING_BELOW,
     "audit": EVERYTHING_BELOW | {"config"},
     "bench": EVERYTHING_BELOW | {"audit", "config"},
-    "cli": EVERYTHING_BELOW | {"advise", "audit", "bench", "config", "explain"},
+    "cli_options": {"frontends"},
+    "cli_advise": EVERYTHING_BELOW | {"advise", "audit", "cli_options"},
+    "cli": EVERYTHING_BELOW
+    | {"advise", "audit", "bench", "cli_advise", "cli_options", "config", "explain"},
     "__main__": {"cli"},
     "": set(),  # leakaudit/__init__.py
 }
@@ -56,7 +59,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "onnx": ("frontends/onnx_",),
     "google": ("frontends/onnx_",),  # protobuf
     "PIL": ("report/images.py", "rconv/probes.py", "bench/"),
-    "click": ("cli.py", "bench/", "report/"),  # report: terminal styles
+    "click": ("cli", "bench/", "report/"),  # report: terminal styles
 }
 NOWHERE = {"pickle", "marshal", "shelve", "dill", "joblib"}
 

@@ -13,18 +13,20 @@ from torch import Tensor
 from leakaudit.errors import AuditError
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Linear
+from leakaudit.graph.operators import Conv, Linear, Unsupported
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.rconv.device import choose_device
 from leakaudit.rconv.evidence import judge
 from leakaudit.rconv.execute import NotExecutable
-from leakaudit.rconv.local import PASSES, confirm_locally, layer_cost
+from leakaudit.rconv.local import PASSES, confirm_locally, confirm_synthetically, layer_cost
 from leakaudit.rconv.onnx_check import check_against_onnxruntime
 from leakaudit.rconv.probes import Probe, is_image_shape, load_probe, make_probe
 from leakaudit.rconv.reconstruct import Reconstruction, reconstruct
 from leakaudit.rconv.victim import GRADIENT_DTYPES, SharedGradient, share_gradient
 
 Progress = Callable[[str], None]
+
+SYNTHETIC_COST = 10**8  # multiplications of a forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,13 @@ def confirm(
         gradient_dtype=options.gradient_dtype,
         seed=options.seed,
     )
-    problem = not_confirmable(graph)
-    if problem:
-        return _not_run(base, flagged, problem)
     started = time.perf_counter()
+    dtype = GRADIENT_DTYPES[options.gradient_dtype]
     progress("reading weights")
     weights = load_weights(graph, device)
+    problem = not_confirmable(graph)
+    if problem:
+        return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
     probe, inputs = _inputs(graph, options, device)
     base = replace(base, probe=probe.name)
     try:
@@ -101,11 +104,11 @@ def confirm(
             progress("comparing with onnxruntime")
             check_against_onnxruntime(graph, file, weights, inputs)
         progress("computing the client's gradient")
-        dtype = GRADIENT_DTYPES[options.gradient_dtype]
         trained = time.perf_counter()
         shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)
     except NotExecutable as error:
-        return _not_run(base, flagged, f"the graph cannot be run: {error}")
+        problem = f"the graph cannot be run: {error}"
+        return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
     # Training computes every layer three times: forward, and backward for input and weight.
     per_pass = (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1)
     progress("reconstructing along the leak path")
@@ -139,6 +142,9 @@ def confirm(
 
 def not_confirmable(graph: Graph) -> str | None:
     """Why a graph cannot be attacked as a whole, None where it can."""
+    unsupported = [node.op.kind for node in graph.nodes if isinstance(node.op, Unsupported)]
+    if unsupported:
+        return f"the graph cannot be run: unsupported {', '.join(dict.fromkeys(unsupported))}"
     if len(graph.outputs) != 1:
         return (
             f"it has {len(graph.outputs)} outputs: which one the loss is computed from is not known"
@@ -243,6 +249,23 @@ def _too_long(
     return f"solving it locally does not fit into the time budget of {budget:g} s (--time-budget)"
 
 
-def _not_run(base: Confirmation, flagged: Sequence[str], problem: str) -> ConfirmResult:
-    confirmation = replace(base, reason=problem)
-    return ConfirmResult(confirmation, dict.fromkeys(flagged, confirmation), problem=problem)
+def _layers_alone(
+    base: Confirmation,
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    flagged: Sequence[str],
+    problem: str,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> ConfirmResult:
+    """The convolutions by themselves, for a network that cannot be run whole."""
+    layers = {}
+    for name in flagged:
+        node = graph.node(name)
+        layers[name] = replace(base, reason=problem)
+        # Several seconds a layer are the most that a generic answer is worth.
+        if isinstance(node.op, Conv) and layer_cost(graph, node) <= SYNTHETIC_COST:
+            progress(f"solving {name} for synthetic numbers")
+            local = confirm_synthetically(base, graph, node, weights, dtype)
+            layers[name] = replace(local, reason=f"{problem}; {local.reason}")
+    return ConfirmResult(replace(base, reason=problem), layers, problem=problem)

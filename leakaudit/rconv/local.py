@@ -17,10 +17,10 @@ from leakaudit.graph.operators import Activation, BatchNorm, Conv, Identity
 from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.rconv import activations
 from leakaudit.rconv.evidence import judge
-from leakaudit.rconv.layer import layer_system
+from leakaudit.rconv.layer import convolution_of, layer_system
 from leakaudit.rconv.metrics import mse, psnr, ssim
 from leakaudit.rconv.prior import smoothest
-from leakaudit.rconv.probes import is_image_shape
+from leakaudit.rconv.probes import is_image_shape, make_probe
 from leakaudit.rconv.solvers.interface import Solution
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known
@@ -90,6 +90,35 @@ def confirm_locally(
     else:
         judged = replace(judged, reason=f"{judged.reason}, {given}")
     return replace(judged, seconds=time.perf_counter() - started)
+
+
+def confirm_synthetically(
+    base: Confirmation, graph: Graph, node: Node, weights: Mapping[str, Tensor], dtype: torch.dtype
+) -> Confirmation:
+    """Solve one convolution for a made-up input and output gradient.
+
+    For networks that cannot be run whole: it shows what the layer's equations give, for generic
+    numbers instead of those that this network would produce.
+    """
+    weight = node.parameter("weight") or ""
+    if not graph.parameters[weight].trainable:
+        return replace(base, reason="its weight's gradient is not observed")
+    started = time.perf_counter()
+    convolution = convolution_of(graph, node)
+    truth = make_probe(convolution.input_shape, base.seed or 0).values.to(weights[weight])
+    o = convolution.output(truth, weights[weight])
+    generator = torch.Generator().manual_seed(base.seed or 0)
+    G = torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o)
+    sent = convolution.weight_gradient(truth, G).to(dtype).double()
+    system = layer_system(
+        graph, node, weights, {weight: sent}, G=G, o=None, precision=torch.finfo(dtype).eps
+    )
+    solution = solve_layer(system)
+    judged = judge(base, Scope.LOCAL, solution.x, truth, solution)
+    reason = f"{judged.reason}, given a synthetic input and output gradient"
+    if solution.rank is not None and solution.rank < solution.unknowns:
+        reason = f"rank {solution.rank} of {solution.unknowns} unknowns, {reason}"
+    return replace(judged, reason=reason, seconds=time.perf_counter() - started)
 
 
 def _with_prior(solution: Solution, truth: Tensor) -> str:

@@ -39,10 +39,10 @@ def make_probe(shape: tuple[int, ...], seed: int) -> Probe:
     generator = torch.Generator().manual_seed(seed)
     if not is_image_shape(shape):
         values = torch.rand(shape, generator=generator, dtype=torch.float64)
-        return Probe(f"uniform noise, seed {seed}", values, False)
+        return Probe("uniform noise", values, False)
     batch, channels, height, width = shape
     images = [_image(channels, height, width, generator) for _ in range(batch)]
-    return Probe(f"synthetic image, seed {seed}", torch.stack(images), True)
+    return Probe("synthetic image", torch.stack(images), True)
 
 
 def _image(channels: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
 """Dense matrices of one convolution's equations, got by differentiating torch's own convolution.
 
-Nothing here uses leakaudit's arithmetic: asymmetric padding is an explicit `F.pad`, and every matrix
-is a Jacobian. Rows and columns are in row-major order of dl/dw (F, n, K..), of o (B, F, O..) and of
-x (B, N, H..).
+Nothing here uses leakaudit's arithmetic: asymmetric padding is an explicit `F.pad`, and every
+matrix is a Jacobian. Rows and columns are in row-major order of dl/dw (F, n, K..), of o (B, F, O..)
+and of x (B, N, H..).
 """
 
 from __future__ import annotations

@@ -133,7 +133,9 @@ class TestEveryOperator:
         on_device = moved.mv(x.cuda())
         assert on_device.is_cuda
         torch.testing.assert_close(on_device.cpu(), y, rtol=1e-11, atol=1e-11)
-        torch.testing.assert_close(moved.rmv(y.cuda()).cpu(), operator.rmv(y), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(
+            moved.rmv(y.cuda()).cpu(), operator.rmv(y), rtol=1e-11, atol=1e-11
+        )
 
 
 @SUITE

@@ -87,12 +87,13 @@ def test_twin_data_of_a_correctly_classified_example_are_both_valid(margin: floa
     x = x * (margin / float(W[0] @ x))
     dW, _ = observed("bce", W, x, 1.0)
     found = list(solve_head("bce", dW, W))
-    assert len(found) == 2
     assert all(consistent(solution, "bce", dW, W) for solution in found)
     margins = sorted(float(W[0] @ solution.x) for solution in found)
+    # Two margins, and the mirror image -x under the other label of each.
+    assert margins == pytest.approx([-margins[3], -margins[2], margins[2], margins[3]])
     assert min(abs(m - margin) for m in margins) < 1e-9
-    assert margins[0] < 1.2784645 < margins[1]
-    sent = [m / (1 + math.exp(m)) for m in margins]
+    assert margins[2] < 1.2784645 < margins[3]
+    sent = [m / (1 + math.exp(m)) for m in margins[2:]]
     assert sent[0] == pytest.approx(sent[1], rel=1e-9)
 
 

@@ -11,7 +11,16 @@ from leakaudit.findings import Finding, Severity
 from leakaudit.rules import LayerFacts, ModelFacts, apply, evaluate_layer, load_rules
 
 RULES = load_rules()
-QUIET = ModelFacts({"reaches_input": False, "complete": True, "furthest_size": 0})
+QUIET = ModelFacts(
+    {
+        "reaches_input": False,
+        "complete": True,
+        "furthest_size": 0,
+        "position_embedding": False,
+        "branch_sums": 0,
+        "stops": 0,
+    }
+)
 
 
 def conv(
@@ -41,6 +50,8 @@ def dense(**changes: int | bool) -> LayerFacts:
         "bias_trainable": True,
         "trainable": True,
         "weight_shared": False,
+        "reads_input": False,
+        "path_reaches": True,
     }
     return LayerFacts("fc", "linear", ("192", "100"), symbols | changes)
 
@@ -182,6 +193,12 @@ def model(**symbols: int | bool | str) -> ModelFacts:
         "layers": 5,
         "unsupported": 0,
         "unsupported_names": "",
+        "position_embedding": False,
+        "branch_sums": 0,
+        "stops": 0,
+        "added_at": "",
+        "branches": "",
+        "stopped_by": "",
     }
     return ModelFacts(defaults | symbols)
 
@@ -197,6 +214,53 @@ def test_the_model_as_a_whole() -> None:
     (gap,) = apply(RULES, [], model(complete=False, unsupported=2, unsupported_names="Foo, Bar"))
     assert (gap.rule, gap.severity) == ("LA006", Severity.MEDIUM)
     assert "2, by name Foo, Bar" in gap.message
+
+
+def rules_of(facts: ModelFacts) -> dict[str, Finding]:
+    return {finding.rule: finding for finding in apply(RULES, [], facts)}
+
+
+def test_a_position_embedding_counts_where_the_path_reaches_the_input() -> None:
+    reaches = {"reaches_input": True, "reached": 9, "furthest_size": 3072}
+    finding = rules_of(model(**reaches, position_embedding=True, added_at="add_1"))["LA009"]
+    assert (finding.severity, finding.layer) == (Severity.CRITICAL, None)
+    assert "image starts at a parameter" in finding.message
+    assert "(add_1)" in finding.message
+    assert "LA009" not in rules_of(model(**reaches))
+    assert "LA009" not in rules_of(model(position_embedding=True, added_at="add_1"))
+
+
+def test_sums_of_branches_are_counted_where_the_path_gives_something() -> None:
+    passes = {"furthest": "x", "furthest_size": 64, "branch_sums": 2, "branches": "add_1, add_2"}
+    finding = rules_of(model(**passes))["LA010"]
+    assert (finding.severity, finding.layer) == (Severity.LOW, None)
+    assert "2 sum(s) of branches (add_1, add_2)" in finding.message
+    assert "LA010" not in rules_of(model(**passes | {"branch_sums": 0}))
+    assert "LA010" not in rules_of(model(**passes | {"furthest_size": 0}))
+
+
+def test_a_dense_layer_on_the_record_itself() -> None:
+    finding = found(dense(reads_input=True))["LA011"]
+    assert (finding.severity, finding.layer) == (Severity.CRITICAL, "fc")
+    assert "(192 numbers)" in finding.message
+    # The bias is not what it takes: without one the path may come from above.
+    assert "LA011" in found(dense(reads_input=True, has_bias=False))
+
+
+@pytest.mark.parametrize(
+    "change", [{"reads_input": False}, {"path_reaches": False}, {"weight_shared": True}]
+)
+def test_the_record_stays_where_a_premise_is_missing(change: dict[str, int | bool]) -> None:
+    assert "LA011" not in found(dense(**{"reads_input": True} | change))
+
+
+def test_stops_are_noted_where_the_input_is_not_reached() -> None:
+    stopped = {"stops": 1, "stopped_by": "pool (max_pool2d)"}
+    finding = rules_of(model(**stopped))["LA012"]
+    assert (finding.severity, finding.layer) == (Severity.NOTE, None)
+    assert "does not reach the input image. It stops at: pool (max_pool2d)." in finding.message
+    assert "LA012" not in rules_of(model())
+    assert "LA012" not in rules_of(model(**stopped, reaches_input=True, reached=9))
 
 
 def test_model_findings_come_last_and_rules_in_any_order_give_the_same() -> None:
@@ -229,7 +293,7 @@ def test_a_symbol_that_is_not_stated_is_an_error() -> None:
     with pytest.raises(UsageError, match="rule LA003, layer fc: bias_trainable has no value"):
         apply(RULES, [replace(dense(), symbols={"has_bias": True})], QUIET)
     with pytest.raises(UsageError, match="rule LA005, the model: no value for furthest, input"):
-        apply(RULES, [], ModelFacts({"reaches_input": False, "complete": True, "furthest_size": 1}))
+        apply(RULES, [], ModelFacts({**QUIET.symbols, "furthest_size": 1}))
 
 
 def test_one_rule_on_one_layer() -> None:
