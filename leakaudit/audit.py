@@ -39,7 +39,7 @@ from leakaudit.graph.operators import (
 )
 from leakaudit.leakpath.derivations.arithmetic import BranchValue
 from leakaudit.leakpath.derivations.general import AddedParameterGradient, AffineGradient
-from leakaudit.leakpath.facts import Derivation, Kind
+from leakaudit.leakpath.facts import Derivation, Kind, gradient
 from leakaudit.leakpath.path import LeakPath, find_leak_path
 from leakaudit.rules.engine import LayerFacts, ModelFacts, apply
 from leakaudit.rules.rule import Rule
@@ -144,13 +144,9 @@ def _failed(target: str, error: LeakauditError) -> ModelReport:
 def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelReport:
     progress("reading")
     graph = registry.load(target, options.load)
-    layers = tuple(
-        _layer(graph, node, options.counting)
-        for node in graph.nodes
-        if isinstance(node.op, Conv | Linear)
-    )
     unsupported = [node for node in graph.nodes if isinstance(node.op, Unsupported)]
-    if not layers and not unsupported:
+    with_weights = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    if not with_weights and not unsupported:
         raise AuditError(
             target,
             "it has no convolution and no dense layer",
@@ -158,6 +154,7 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
         )
     progress("searching the leak path")
     path = find_leak_path(graph, choose_loss(graph, options.loss))
+    layers = tuple(_layer(graph, node, path, options.counting) for node in with_weights)
     findings = apply(
         options.rules,
         [
@@ -198,9 +195,15 @@ def choose_loss(graph: Graph, loss: str) -> str:
     return "bce" if shape[1:] in ((), (1,)) else "cross-entropy"
 
 
-def _layer(graph: Graph, node: Node, counting: str) -> LayerReport:
-    counts = count(graph, node, counting)
+def _layer(graph: Graph, node: Node, path: LeakPath, counting: str) -> LayerReport:
+    rank = path.knowledge.rank(gradient(node.outputs[0]))
+    counts = count(graph, node, counting, rank)
     notes = []
+    if rank is not None:
+        notes.append(
+            "averaging above sends many positions the same gradient: its rank over positions is "
+            f"at most {rank}"
+        )
     if counts.unread:
         notes.append(f"{counts.unread} unknowns are read by no tap and cannot be recovered")
     weight = node.parameter("weight") or ""

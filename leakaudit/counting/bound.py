@@ -53,6 +53,8 @@ def layer_bound(layer: ConvolutionGeometry) -> LayerBound:
     real_taps = [axis.real_taps() for axis in axes]
     live = prod(sum(times for taps, times in c.items() if taps) for c in real_taps)  # L'
     r_G = min(f, live) if layer.observed else 0
+    if layer.gradient_rank is not None:
+        r_G = min(r_G, layer.gradient_rank)
     r_w = min(f, n * k) if layer.outputs_known else 0
 
     read = a = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from leakaudit.counting import formulas
@@ -14,7 +15,9 @@ from leakaudit.graph.operators import Conv
 COUNTINGS = ("exact", "slides")
 
 
-def count(graph: Graph, node: Node, counting: str = "exact") -> Counts:
+def count(
+    graph: Graph, node: Node, counting: str = "exact", gradient_rank: int | None = None
+) -> Counts:
     """Count unknowns and equations of a Conv or Linear node.
 
     Args:
@@ -23,8 +26,9 @@ def count(graph: Graph, node: Node, counting: str = "exact") -> Counts:
         counting: `exact`, or `slides` for the literal formula of the R-CONV slides, which is wrong
             and kept for comparison. Dense layers are always counted exactly: the slides give no
             formula for them.
+        gradient_rank: What is known to limit the rank of the layer's output gradient, if anything.
     """
-    layer = geometry_of(graph, node)
+    layer = replace(geometry_of(graph, node), gradient_rank=gradient_rank)
     slides = counting == "slides" and isinstance(node.op, Conv)
     bound = layer_bound(layer)
     symbolic = symbolic_counts(layer, "slides" if slides else "exact")

@@ -103,6 +103,8 @@ class ConvolutionGeometry:
         groups: g.
         observed: Whether the weight's gradient is shared (False for frozen weights).
         outputs_known: Whether weight constraints may be used at all.
+        gradient_rank: Upper bound on the rank of dl/do over the positions, where something above
+            the layer limits it (averaging sends every position the same gradient); None: nothing.
     """
 
     channels: int
@@ -111,6 +113,7 @@ class ConvolutionGeometry:
     groups: int = 1
     observed: bool = True
     outputs_known: bool = True
+    gradient_rank: int | None = None
 
 
 def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:

@@ -37,6 +37,11 @@ class Knowledge:
         """
         return next(entry for entry in reversed(self.history[fact]) if entry[0] < before)
 
+    def rank(self, fact: Fact) -> int | None:
+        """What limits the rank of a known gradient over positions; None: nothing."""
+        history = self.history.get(fact)
+        return history[-1][1].rank if history else None
+
     def exact(self, *facts: Fact) -> bool:
         """Whether all of these are known exactly."""
         return all(self.quality(fact) is Quality.EXACT for fact in facts)

@@ -95,7 +95,10 @@ def _sums(known: Knowledge) -> Iterator[Derivation]:
             continue
         parts = tuple(Fact(Kind.CONTRIBUTION, tensor, u.node.name, u.index) for u in uses)
         if known.exact(*parts):
-            yield SumOverUses("", gradient(tensor), parts)
+            ranks = [known.rank(part) for part in parts]
+            limited = [rank for rank in ranks if rank is not None]
+            rank = sum(limited) if len(limited) == len(ranks) else None
+            yield SumOverUses("", gradient(tensor), parts, rank=rank)
 
 
 def _target(known: Knowledge) -> Fact | None:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import Linear
+from leakaudit.graph.operators import Conv, Linear
 from leakaudit.leakpath.derivations.linear import ValueFromLoss
-from leakaudit.leakpath.facts import Derivation, Kind
-from leakaudit.leakpath.path import LeakPath, find_leak_path
+from leakaudit.leakpath.facts import Derivation, Kind, Quality, value
+from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.rconv.loss import HeadSolution, solve_head
 from leakaudit.rconv.replay import replay
 from leakaudit.rconv.simulate import simulate_gradients
@@ -75,11 +75,15 @@ def reconstruct(
     exact = {name: w.double() if w.is_floating_point() else w for name, w in weights.items()}
     observed = {name: g.double() for name, g in gradients.items()}
 
+    side_paths = _side_paths(path)
     heads: list[HeadSolution | None] = list(_heads(path, exact, observed)) or [None]
     tried: list[tuple[tuple[float, float], Reconstruction]] = []
     for number, head in enumerate(heads, start=1):
         state = State(graph, exact, observed, precision, loss, head, memory)
         broken = _walk(path.steps, state)
+        for steps in side_paths:
+            # What breaks off beside the path takes nothing away from it.
+            _walk(steps, state)
         tried.append(_judge(path, state, broken, f"scale {number} of {len(heads)}"))
     best = min(tried, key=lambda entry: entry[0])[1]
     if len(heads) == 1:
@@ -112,8 +116,23 @@ def _heads(
     return []
 
 
+def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
+    """The derivations of layer inputs that are known too, but not on the way to the target."""
+    known = path.knowledge
+    on_the_way = {step.conclusion for step in path.steps}
+    facts = dict.fromkeys(
+        value(node.inputs[0])
+        for node in known.graph.nodes
+        if isinstance(node.op, Conv | Linear)
+        and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
+    )
+    return [derivation_tree(known, fact) for fact in facts if fact not in on_the_way]
+
+
 def _walk(steps: tuple[Derivation, ...], state: State) -> PathBroken | None:
     for step in steps:
+        if step.conclusion in state.known and step.quality is Quality.EXACT:
+            continue
         try:
             state.known[step.conclusion] = replay(step, state)
         except PathBroken as broken:

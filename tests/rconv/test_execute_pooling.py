@@ -25,7 +25,7 @@ from leakaudit.graph.operators import (  # noqa: E402
 )
 from leakaudit.rconv.execute import NotExecutable  # noqa: E402
 
-SUITE = settings(max_examples=60, deadline=None, derandomize=True)
+SUITE = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,8 @@ def test_max_pool_and_its_gradient_are_those_of_torch(g: Geometry) -> None:
 @SUITE
 @given(geometries(symmetric=True, dilated=False), st.booleans())
 def test_average_pool_and_its_gradient_are_those_of_torch(g: Geometry, include: bool) -> None:
+    # torch refuses volumes smaller than the kernel, padded or not.
+    assume(all(size >= kernel for size, kernel, *_ in g.axes))
     x = image(g).requires_grad_(True)
     kernel, stride, padding, _, _ = g.fields
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(kernel)]
@@ -189,7 +191,7 @@ def test_average_pool_and_its_gradient_are_those_of_torch(g: Geometry, include: 
     torch.testing.assert_close(ours, theirs)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(geometries(dilated=False))
 def test_max_pool_is_that_of_onnxruntime(g: Geometry) -> None:
     x = image(g).float()

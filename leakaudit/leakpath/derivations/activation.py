@@ -80,7 +80,12 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
     quality = known.quality(value(y))
     if known.exact(gradient(y)):
         if isinstance(op, Identity):
-            yield ActivationGradient(node.name, known.input_gradient_fact(node), (gradient(y),))
+            yield ActivationGradient(
+                node.name,
+                known.input_gradient_fact(node),
+                (gradient(y),),
+                rank=known.rank(gradient(y)),
+            )
         elif monotone(op) and (
             quality is Quality.EXACT
             # Pixels that the only reader does not read have gradient 0, whatever their value.

@@ -52,6 +52,7 @@ def available(known: Knowledge, node: Node) -> LayerBound:
         geometry_of(known.graph, node),
         observed=gradient_known,
         outputs_known=(known.quality(value(o)) or 0) >= Quality.ACTIVE,
+        gradient_rank=known.rank(gradient(o)),
     )
     return layer_bound(layer)
 

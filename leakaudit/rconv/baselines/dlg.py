@@ -115,8 +115,9 @@ class Dlg:
 
         before = x.detach().clone()
         done = 0
-        for done in range(1, self.iterations + 1):
-            optimiser.step(closure)
+        while done < self.iterations:
+            done += 1
+            optimiser.step(closure)  # type: ignore[no-untyped-call]
             after = x.detach()
             # A step that moves nothing, or to no number, would be repeated for ever.
             if not bool(torch.isfinite(after).all()) or torch.equal(after, before):

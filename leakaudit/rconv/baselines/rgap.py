@@ -137,7 +137,9 @@ class Rgap:
         rhs = torch.cat([o.reshape(-1), dw.reshape(-1)]).to(self.dtype)
         rhs = F.pad(rhs, (0, S.shape[0] - rhs.numel()))  # the padding's zeros
         # gelsd: rank-revealing, minimum-norm, the driver of numpy.linalg.lstsq.
-        solved = torch.linalg.lstsq(S, rhs[:, None], driver="gelsd" if S.device.type == "cpu" else None)
+        solved = torch.linalg.lstsq(
+            S, rhs[:, None], driver="gelsd" if S.device.type == "cpu" else None
+        )
         x = solved.solution[:, 0].double()
         notes.append(
             f"{layer.node.name}: {S.shape[0]} x {S.shape[1]}, rank {int(solved.rank)}"

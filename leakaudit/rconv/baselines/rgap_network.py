@@ -78,7 +78,7 @@ def _check_layer(graph: Graph, node: Node, gradients: Collection[str]) -> None:
     if node.parameter("bias") is not None:
         raise NotApplicable(f"{node.name}: R-GAP needs layers without bias")
     weight = node.parameter("weight")
-    if weight not in gradients or graph.parameter_uses[weight] != 1:
+    if weight is None or weight not in gradients or graph.parameter_uses[weight] != 1:
         raise NotApplicable(f"{node.name}: R-GAP needs the gradient of every layer's own weight")
     shape = graph.tensors[node.inputs[0]].shape
     match node.op:

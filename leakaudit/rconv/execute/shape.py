@@ -69,7 +69,9 @@ def slice_axes(op: Slice, x: Inputs, parameters: Parameters, graph: Graph, node:
             taken = range(min(start, size - 1), max(stop, -1), step)
         if taken == range(size):
             continue
-        if step > 0:
+        if not taken:
+            y = y.narrow(axis, 0, 0)
+        elif step > 0:
             y = y[(slice(None),) * axis + (slice(taken.start, taken.stop, step),)]
         else:
             y = y.index_select(axis, torch.arange(taken.start, taken.stop, step, device=y.device))
@@ -86,7 +88,7 @@ def gather(op: Gather, x: Inputs, parameters: Parameters, graph: Graph, node: No
     if op.indices and not 0 <= min(op.indices) <= max(op.indices) < size:
         raise NotExecutable(f"{node.name} (an index lies outside its axis of size {size})")
     chosen = x[0].index_select(op.axis, torch.tensor(op.indices, device=x[0].device).long())
-    return (chosen.reshape(*x[0].shape[: op.axis], *op.shape, *x[0].shape[op.axis + 1 :]),)
+    return (chosen.reshape((*x[0].shape[: op.axis], *op.shape, *x[0].shape[op.axis + 1 :])),)
 
 
 def pad(op: Pad, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
