@@ -108,9 +108,6 @@ class _Page:
         lines = layer_table(layers, self.width, self.verdict)
         remarks = []
         for layer in layers:
-            if layer.counts is not None and layer.counts.unread:
-                unread = wording.quantity(layer.counts.unread, "unknown")
-                remarks.append((layer.name, f"{unread} that no output depends on"))
             if layer.note:
                 remarks.append((layer.name, plain(layer.note.strip())))
             if self.options.verbosity >= 1 and layer.counts is not None:

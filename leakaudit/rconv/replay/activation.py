@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Activation, LeakyRelu, PRelu
+from leakaudit.graph.operators import Activation, Celu, Elu, LeakyRelu, PRelu, Selu
 from leakaudit.leakpath.derivations import activation
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.rconv import activations
@@ -26,9 +26,9 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     known = state.known[value(node.outputs[0])]
     ends = flat_ends(op)
     y = settle(state, node, ends) if ends else known.tensor
-    if isinstance(op, LeakyRelu | PRelu):
+    if isinstance(op, LeakyRelu | PRelu | Elu | Celu | Selu):
         # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
-        rounding = 4 * state.precision * float(y.abs().max())
+        rounding = 16 * state.precision * float(y.abs().max())
         y = torch.where(y.abs() <= rounding, torch.zeros_like(y), y)
     return node, op, Known(y, known.mask, known.error), slope
 
