@@ -13,10 +13,12 @@ import click
 
 from leakaudit import __version__
 from leakaudit.audit import AuditOptions, audit_all, exit_code, require_confirmation
+from leakaudit.bench.command import bench
+from leakaudit.cli_advise import advise
+from leakaudit.cli_options import load_options, shared
 from leakaudit.errors import LeakauditError, UsageError
 from leakaudit.explain import explain_layer, explain_rule, list_rules
 from leakaudit.findings import Severity
-from leakaudit.frontends.interface import LoadOptions
 from leakaudit.output import write_text
 from leakaudit.report import REPORTERS, RenderOptions, reporter
 from leakaudit.report.escape import plain
@@ -24,27 +26,6 @@ from leakaudit.rules.registry import load_rules
 from leakaudit.rules.select import select_rules
 
 SEVERITIES = [severity.value for severity in Severity]
-
-
-class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """`1,3,32,32`, or `name=1,3,32,32` for one of several inputs."""
-
-    name = "shape"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """Return (input name or "", sizes)."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, sizes = str(value).rpartition("=")
-        try:
-            shape = tuple(int(size) for size in sizes.replace("x", ",").split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a shape: write sizes like 1,3,32,32", param, ctx)
-        if not shape or min(shape) < 1:
-            self.fail(f"{value!r} is not a shape: every size is at least 1", param, ctx)
-        return (name if equals else "", shape)
 
 
 class Commands(click.Group):
@@ -57,53 +38,6 @@ class Commands(click.Group):
         except LeakauditError as error:
             click.echo(f"leakaudit: {plain(str(error))}", err=True)
             sys.exit(error.exit_code)
-
-
-def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options that several commands take, by name."""
-    options = {
-        "input_shape": click.option(
-            "--input-shape",
-            "input_shapes",
-            type=Shape(),
-            multiple=True,
-            metavar="[NAME=]SIZES",
-            help="Shape where the file leaves it open, e.g. 1,3,32,32; repeat for several inputs.",
-        ),
-        "batch_size": click.option(
-            "--batch-size",
-            type=click.IntRange(min=1),
-            help="Examples per shared gradient [default: what the file fixes, or 1].",
-        ),
-        "frozen": click.option(
-            "--frozen",
-            multiple=True,
-            metavar="PATTERN",
-            help="Parameters that are not trained and send no gradient, e.g. 'encoder.*'.",
-        ),
-        "counting": click.option(
-            "--counting",
-            type=click.Choice(["exact", "slides"]),
-            default="exact",
-            show_default=True,
-            help="'slides': the literal formula of the R-CONV slides, wrong, for comparison.",
-        ),
-        "rules": click.option(
-            "--rules",
-            "rule_folders",
-            type=click.Path(path_type=Path),
-            multiple=True,
-            metavar="DIR",
-            help="Folder with further rules (*.toml).",
-        ),
-    }
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(names):
-            command = options[name](command)
-        return command
-
-    return decorate
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -237,7 +171,11 @@ def explain(subject: str, layer: str | None, **settings: Any) -> None:
     if layer is None:
         click.echo(explain_rule(subject, load_rules(settings["rule_folders"])))
     else:
-        click.echo(explain_layer(subject, layer, _load_options(settings), settings["counting"]))
+        click.echo(explain_layer(subject, layer, load_options(settings), settings["counting"]))
+
+
+main.add_command(advise)
+main.add_command(bench)
 
 
 @main.command()
@@ -245,14 +183,6 @@ def explain(subject: str, layer: str | None, **settings: Any) -> None:
 def rules(rule_folders: tuple[Path, ...]) -> None:
     """List the rules."""
     click.echo(list_rules(load_rules(rule_folders)))
-
-
-def _load_options(settings: dict[str, Any]) -> LoadOptions:
-    return LoadOptions(
-        input_shapes=dict(settings["input_shapes"]),
-        batch_size=settings["batch_size"],
-        frozen=settings["frozen"],
-    )
 
 
 def _audit_options(settings: dict[str, Any]) -> AuditOptions:
@@ -274,7 +204,7 @@ def _audit_options(settings: dict[str, Any]) -> AuditOptions:
         rules=select_rules(
             load_rules(settings["rule_folders"]), settings["select"], settings["ignore"]
         ),
-        load=_load_options(settings),
+        load=load_options(settings),
         counting=settings["counting"],
         loss=settings["loss"],
         confirm=confirm,

@@ -169,7 +169,7 @@ def test_explain_a_rule() -> None:
 def test_explain_an_unknown_rule_suggests_one() -> None:
     result = run("explain", "LA01")
     assert result.exit_code == 2
-    assert "LA00" in result.stderr
+    assert "did you mean LA0" in result.stderr
 
 
 def test_explain_a_layer_puts_the_numbers_in() -> None:

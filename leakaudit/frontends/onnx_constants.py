@@ -35,6 +35,7 @@ class Constants:
             return self._fold_constant(node)
         if node.op_type in ("Shape", "Size") and len(node.input) == 1 and len(node.output) == 1:
             return self._fold_shape(node)
+        node = self._explicit_cast(node)
         names = {name for name in node.input if name}
         if node.op_type not in FOLDABLE or not names or not all(n in self.weights for n in names):
             return False
@@ -94,6 +95,15 @@ class Constants:
         else:
             return False
         return True
+
+    def _explicit_cast(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A CastLike as a Cast: of the tensor that it compares with only the type matters."""
+        if node.op_type != "CastLike" or len(node.input) != 2 or node.attribute:
+            return node
+        element_type = self._shapes.element_type(node.input[1])
+        if not element_type:
+            return node
+        return helper.make_node("Cast", [node.input[0]], node.output, node.name, to=element_type)
 
     def _fold_shape(self, node: onnx.NodeProto) -> bool:
         shape = self._shapes.shape(node.input[0])

@@ -22,6 +22,7 @@ FOLDABLE = frozenset(
         "Concat",
         "ConstantOfShape",
         "CumSum",
+        "DequantizeLinear",
         "Div",
         "Equal",
         "Exp",

@@ -47,6 +47,12 @@ def integers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple
     return tuple(entry.ints)
 
 
+def integer_list(node: onnx.NodeProto, name: str) -> tuple[int, ...] | None:
+    """A list of integers of any length, None where the node leaves it out."""
+    entry = _find(node, name, _Attribute.INTS)
+    return None if entry is None else tuple(entry.ints)
+
+
 def _find(node: onnx.NodeProto, name: str, kind: int) -> onnx.AttributeProto | None:
     for entry in node.attribute:
         if entry.name == name:

@@ -16,6 +16,8 @@ from leakaudit.graph import Tensor
 
 MAX_DATA_ELEMENTS = 1024  # values that decide shapes (axes, target shapes, scales) are short
 IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matters to inference
+# Operators without shape inference of their own: the output's type is the first input's.
+_LIKE_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 _FAILURES = (
     defs.SchemaError,
     shape_inference.InferenceError,
@@ -78,6 +80,8 @@ class ShapeInference:
                 found = infer(node, {name: self._types[name] for name in names}, data)
             except _FAILURES:
                 found = {}
+        if node.op_type in _LIKE_INPUT and is_default(node.domain) and names:
+            found = {**found, node.output[0]: self._types[node.input[0]]}
         for name in node.output:
             if name:
                 self._types[name] = found.get(name, onnx.TypeProto())

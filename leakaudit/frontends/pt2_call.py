@@ -31,12 +31,38 @@ class Sink(Protocol):
         """
         ...
 
+    def check(
+        self,
+        op: Operator,
+        inputs: tuple[str, ...],
+        parameters: Roles,
+        shapes: tuple[tuple[int, ...], ...],
+    ) -> None:
+        """Refuse an operator that does not compute these output shapes.
+
+        Raises:
+            NotUnderstoodError: It does not.
+        """
+        ...
+
     def constant(self, numbers: Array) -> Stored:
         """Add a constant; it becomes a parameter of the graph once a node reads it."""
         ...
 
     def numbers(self, value: Stored) -> Array | None:
         """The content of a constant or of a small buffer, None for anything that is trained."""
+        ...
+
+    def affordable(self, elements: int) -> bool:
+        """Whether constants of so many elements may still be computed."""
+        ...
+
+    def call(self, name: str) -> Call | None:
+        """The call that computed an activation."""
+        ...
+
+    def is_row_major(self, name: str) -> bool:
+        """Whether an activation lies in memory without gaps, in row-major order."""
         ...
 
     def is_tensor(self, name: str) -> bool:
@@ -204,6 +230,14 @@ class Call:
                 raise NotUnderstoodError(f"its {name} is not a list of constant integers")
             found.append(item)
         return tuple(found)
+
+    def bounds(self) -> slice:
+        """The arguments `start`, `end` and `step`, as a Python slice."""
+        start, end = (
+            None if self.arguments.get(name) is None else self.integer(name, 0)
+            for name in ("start", "end")
+        )
+        return slice(start, end, self.integer("step", 1))
 
     def axis(self, name: str, axes: int, default: int = 0) -> int:
         """An axis of a tensor with `axes` axes, counted from the first."""

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leakaudit.errors import AuditError
-from leakaudit.frontends import pt2_inputs, pt2_memory, pt2_ops, pt2_shapes, pt2_views
-from leakaudit.frontends.interface import LoadOptions, layer_name
+from leakaudit.frontends import (
+    pt2_fold,
+    pt2_inputs,
+    pt2_memory,
+    pt2_ops,
+    pt2_shapes,
+    pt2_subgraph,
+    pt2_views,
+)
+from leakaudit.frontends.interface import LoadOptions
 from leakaudit.frontends.pt2_archive import Archive, open_archive
-from leakaudit.frontends.pt2_call import Call, Layer, Opaque, Stored, Value
+from leakaudit.frontends.pt2_arguments import read_argument
+from leakaudit.frontends.pt2_call import Call, Layer
 from leakaudit.frontends.pt2_foreign import describe_foreign
 from leakaudit.frontends.pt2_inputs import UserInput
+from leakaudit.frontends.pt2_parts import Parts, live, named
 from leakaudit.frontends.pt2_schema import (
-    DTYPES,
     EXPORT_REMEDY,
-    TENSOR_KINDS,
     FormatError,
     dtype_name,
     field,
     records,
     tensor_names,
 )
+from leakaudit.frontends.pt2_values import Array, NotUnderstoodError, Stored, Value
 from leakaudit.graph import Graph, Node, Parameter, Tensor
 
 _SCHEMA_MAJOR = 8  # torch 2.11 to 2.13
@@ -85,10 +96,9 @@ class _Reader:
         self.calls = records(self.record, "nodes")
         self.last_read = self._last_reads()
         self.values: dict[str, Tensor | Stored] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self.parameters: dict[str, Parameter] = {}
+        self.parts = Parts(archive)
+        self.labels: set[str] = set()
         self.memory = pt2_memory.SharedMemory()
-        self.nodes: list[Node] = []
         self.symbols: dict[str, int] = {}
 
     def graph(self, file_format: str) -> Graph:
@@ -102,17 +112,19 @@ class _Reader:
         ]
         if not outputs:
             raise FormatError("the program has no tensor output")
-        nodes = _named(_live(self.nodes, outputs))
+        nodes = named(live(self.parts.nodes, outputs))
         kept = {*inputs, *(name for node in nodes for name in node.outputs)}
+        read = {name for node in nodes for name in (*node.inputs, *dict(node.parameters).values())}
+        stored = self.parts.parameters
         return Graph(
             name=self.target,
             format=file_format,
             inputs=tuple(inputs),
             outputs=tuple(dict.fromkeys(outputs)),
-            tensors={name: tensor for name, tensor in self.tensors.items() if name in kept},
-            parameters=self.parameters,
+            tensors={n: tensor for n, tensor in self.parts.tensors.items() if n in kept},
+            parameters={n: p for n, p in stored.items() if n in read or n in self.labels},
             nodes=nodes,
-            weights=self.archive,
+            weights=self.parts.weights(),
         )
 
     # --- signature ------------------------------------------------------------------------------
@@ -126,6 +138,8 @@ class _Reader:
                     entry = field(spec, kind, dict)
                     name = field(field(entry, "arg", dict), "name", str)
                     stored.append((name, field(entry, label, str)))
+                    if kind != "parameter":
+                        self.parts.fixed.add(stored[-1][1])
             if "user_input" in spec:
                 argument = field(field(spec, "user_input", dict), "arg", dict)
                 if "as_tensor" in argument:
@@ -146,12 +160,14 @@ class _Reader:
             if stored is not None and (stored.shape, stored.dtype) != (shape, dtype_name(meta)):
                 raise FormatError(f"the graph and the weights disagree on {label!r}")
             canonical = tied.get(label, label)
-            self.values[name] = Stored(canonical, shape, tuple(range(len(shape))))
+            self.labels.add(canonical)
+            axes = tuple(range(len(shape)))
+            self.values[name] = Stored(canonical, shape, dtype_name(meta), axes)
             if canonical == label:
                 names = [label, *(alias for alias, first in tied.items() if first == label)]
                 frozen = any(self.options.is_frozen(alias) for alias in names)
                 trainable = field(meta, "requires_grad", bool) and not frozen
-                self.parameters[label] = Parameter(label, shape, dtype_name(meta), trainable)
+                self.parts.parameters[label] = Parameter(label, shape, dtype_name(meta), trainable)
 
     def _tied(self, specs: list[tuple[str, str]]) -> dict[str, str]:
         """Map the further names of a tied parameter to its first.
@@ -193,48 +209,98 @@ class _Reader:
     def _read_call(self, position: int, record: dict[str, Any]) -> None:
         target = field(record, "target", str).removeprefix("torch.ops.")
         arguments: dict[str, Value] = {}
-        read: list[list[str]] = []
+        groups: list[list[str]] = []
         for index, entry in enumerate(records(record, "inputs")):
             argument = field(entry, "arg", dict)
             key = field(entry, "name", str) or f"argument {index}"
             arguments[key] = self._argument(argument)
-            read.append(list(tensor_names(argument)))
+            groups.append(list(tensor_names(argument)))
         names = [name for entry in records(record, "outputs") for name in tensor_names(entry)]
-        written = self._written(record, target, read)
+        written = self._written(record, target, groups)
         if not names and not written:
             return  # sizes and assertions: they compute no tensor
         outputs = tuple(self._define(name) for name in names)
-        call = Call(target, arguments, outputs, self.parameters)
-        view = pt2_views.view_of_stored(call)
-        if view is not None and not written:
-            del self.tensors[outputs[0].name]
-            self.values[names[0]] = view
+        read = tuple(name in self.last_read for name in names)
+        call = Call(target, arguments, outputs, read, self.parts.parameters, self.parts)
+        self.parts.calls.update((tensor.name, call) for tensor in outputs)
+        self.parts.begin(target, outputs[0].name if outputs else target)
+        if not written:
+            self._compute(record, call, names)
+        elif pt2_memory.writes_first_only(target) and pt2_fold.write(call):
+            self._rebind(written, call, names)
         else:
-            layer, stale = self._layer(position, call, names, written)
-            self._append(record, call, layer, (*outputs, *stale))
-        every_read = [name for group in read for name in group]
+            layers, stale = self._layers(position, call, names, written)
+            self._append(record, call, layers, stale)
+        every_read = [name for group in groups for name in group]
         if pt2_memory.may_alias(target):
             self.memory.join([*every_read, *names])
 
     def _written(self, record: dict[str, Any], target: str, read: list[list[str]]) -> list[str]:
         """Names of the values whose memory this call writes into."""
-        if not _writes(record, target):
+        if not pt2_subgraph.writes(record, target):
             return []
         if pt2_memory.writes_first_only(target):
             return read[0] if read else []
         return [name for group in read for name in group]
 
-    def _layer(
+    def _compute(self, record: dict[str, Any], call: Call, names: list[str]) -> None:
+        """Find what the outputs of a call stand for: constants, views of parameters, or nodes."""
+        view = pt2_views.view_of_stored(call)
+        folded = pt2_fold.fold(call)
+        if folded is None:
+            folded = pt2_subgraph.fold(record, call, self.symbols)
+        constants = self._constants(folded)
+        if view is not None and view.plain and (constants is None or view.name in self.labels):
+            found: list[Stored] = [
+                replace(view, numbers=constants[0].numbers) if constants else view
+            ]
+        elif view is not None and constants is not None:
+            (constant,) = constants
+            found = [replace(view, holder=constant.operand, numbers=constant.numbers)]
+        elif constants is not None:
+            found = constants
+        else:
+            self._append(record, call, pt2_ops.build(call), ())
+            if view is not None:
+                self.values[names[0]] = replace(view, holder=call.outputs[0])
+            return
+        for name, tensor, value in zip(names, call.outputs, found, strict=True):
+            del self.parts.tensors[tensor.name]
+            self.values[name] = value
+
+    def _constants(self, folded: tuple[Array, ...] | None) -> list[Stored] | None:
+        if folded is None:
+            return None
+        try:
+            return [self.parts.constant(numbers) for numbers in folded]
+        except NotUnderstoodError:
+            return None
+
+    def _rebind(self, written: list[str], call: Call, names: list[str]) -> None:
+        """Give every value that shares the memory of a constant just written a name of its own.
+
+        Nodes that read it before keep what they read.
+        """
+        target = call.numbers("self")
+        for name in self.memory.others(written):
+            value = self.values.get(name)
+            if isinstance(value, Stored):
+                numbers = self.parts.numbers(value)
+                if numbers is not None and np.may_share_memory(numbers, target):
+                    self.values[name] = self.parts.constant(numbers)
+        for name, tensor in zip(names, call.outputs, strict=True):
+            del self.parts.tensors[tensor.name]
+            self.values[name] = self.values[written[0]]
+
+    def _layers(
         self, position: int, call: Call, names: list[str], written: list[str]
-    ) -> tuple[Layer, tuple[Tensor, ...]]:
-        """Build the layer of a call that may write in place.
+    ) -> tuple[tuple[Layer, ...], tuple[Tensor, ...]]:
+        """Build the layers of a call that writes in place.
 
         Returns:
-            The layer, and further outputs of it: the new content of views that are read later.
+            The layers, and further outputs: the new content of views that are read later.
         """
-        layer = pt2_ops.build(call)
-        if not written:
-            return layer, ()
+        layers = pt2_ops.build(call)
         itself = set(written[:1]) if pt2_memory.writes_first_only(call.target) else set()
         changed = sorted(
             name
@@ -247,27 +313,33 @@ class _Reader:
             for name in set(changed) & itself:
                 self.values[name] = self.values[names[0]]
         if stale:
-            layer = pt2_ops.unsupported(
-                call, f"it writes into memory that {views[0]!r} shares, which is read later"
-            )
-        return layer, stale
+            reason = f"it writes into memory that {views[0]!r} shares, which is read later"
+            layers = (pt2_ops.unsupported(call, reason),)
+        return layers, stale
 
     def _append(
-        self, record: dict[str, Any], call: Call, layer: Layer, outputs: tuple[Tensor, ...]
+        self,
+        record: dict[str, Any],
+        call: Call,
+        layers: tuple[Layer, ...],
+        stale: tuple[Tensor, ...],
     ) -> None:
-        if not outputs:
-            return  # writes into memory that nothing reads again
         own = record.get("name")
-        self.nodes.append(
-            Node(
-                name=own if isinstance(own, str) else outputs[0].name,
-                op=layer.op,
-                inputs=layer.inputs,
-                outputs=tuple(tensor.name for tensor in outputs),
-                parameters=layer.parameters,
-                origin=call.target,
+        for layer in layers:
+            outputs = (*(layer.outputs or call.outputs), *stale)
+            if not outputs:
+                continue  # writes into memory that nothing reads again
+            single = isinstance(own, str) and len(layers) == 1
+            self.parts.append(
+                Node(
+                    name=own if isinstance(own, str) and single else outputs[0].name,
+                    op=layer.op,
+                    inputs=layer.inputs,
+                    outputs=tuple(tensor.name for tensor in outputs),
+                    parameters=layer.parameters,
+                    origin=call.target,
+                )
             )
-        )
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -288,107 +360,25 @@ class _Reader:
                 f"the shape of {name!r} depends on the data (symbol {str(error)[:80]!r})",
                 "export a model whose shapes follow from the shape of its input",
             ) from error
-        return self._new_tensor(name, name, shape, dtype_name(meta))
+        tensor = self.parts.new_tensor(name, shape, dtype_name(meta))
+        if pt2_shapes.row_major(meta, shape, self.symbols):
+            self.parts.row_major.add(tensor.name)
+        self.values[name] = tensor
+        return tensor
 
     def _redefine(self, name: str, position: int) -> Tensor:
         old = self._value(name)
-        dtype = old.dtype if isinstance(old, Tensor) else self.parameters[old.name].dtype
-        return self._new_tensor(name, f"{name}@{position}", old.shape, dtype)
-
-    def _new_tensor(self, name: str, unique: str, shape: tuple[int, ...], dtype: str) -> Tensor:
-        # Tensors and parameters are named in one list of node inputs: keep them apart.
-        while unique in self.tensors or unique in self.parameters:
-            unique += "'"
-        tensor = Tensor(unique, shape, dtype)
-        self.values[name] = self.tensors[unique] = tensor
+        tensor = self.parts.new_tensor(f"{name}@{position}", old.shape, old.dtype)
+        self.values[name] = tensor
         return tensor
 
     def _argument(self, argument: dict[str, Any]) -> Value:
-        for kind, content in argument.items():
-            if kind in TENSOR_KINDS:
-                found = tuple(self._value(name) for name in tensor_names(argument))
-                single = kind in ("as_tensor", "as_optional_tensor")
-                return (found[0] if found else None) if single else found
-            if kind == "as_none":
-                return None
-            if kind == "as_scalar_type" and isinstance(content, int):
-                return DTYPES.get(content, "unknown")
-            if kind in _PLAIN_KINDS:
-                return _plain(content)
-            if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
-                return self._symbolic(content)
-            if kind in ("as_sym_ints", "as_sym_floats", "as_sym_bools"):
-                return tuple(self._symbolic(item) for item in field(argument, kind, list))
-        return Opaque(next(iter(argument), "nothing").removeprefix("as_"))
-
-    def _symbolic(self, argument: object) -> Value:
-        if isinstance(argument, dict) and "as_name" in argument:
-            name = field(argument, "as_name", str)
-            record = field(self.record, "sym_int_values", dict).get(name)
-            try:
-                return Opaque(name) if record is None else pt2_shapes.integer(record, self.symbols)
-            except pt2_shapes.OpenSymbolError:
-                return Opaque(name)
-        if isinstance(argument, dict) and len(argument) == 1:
-            return _plain(next(iter(argument.values())))
-        return Opaque("symbol")
+        sizes = field(self.record, "sym_int_values", dict)
+        return read_argument(argument, self._value, sizes, self.symbols)
 
 
-_PLAIN_KINDS = (
-    *("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools"),
-    *("as_string", "as_strings", "as_int_lists", "as_float_lists"),
-)
-_FLOAT_WORDS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 _STORED_SPECS = {
     "parameter": "parameter_name",
     "buffer": "buffer_name",
     "tensor_constant": "tensor_constant_name",
 }
-
-
-def _plain(content: object) -> Value:
-    """A number, text or list of these; torch writes non-finite numbers as words."""
-    if isinstance(content, list):
-        return tuple(_plain(item) for item in content)
-    if isinstance(content, str):
-        return _FLOAT_WORDS.get(content, content)
-    return content if isinstance(content, int | float) else Opaque("unknown")
-
-
-def _writes(record: Mapping[str, Any], target: str) -> bool:
-    """Whether a call writes into an argument; of a call with a subgraph, whether that does."""
-    subgraphs = [
-        field(field(argument, "as_graph", dict), "graph", dict)
-        for entry in records(record, "inputs")
-        if "as_graph" in (argument := field(entry, "arg", dict))
-    ]
-    if not subgraphs:
-        return pt2_memory.writes(target)
-    return any(
-        _writes(inner, field(inner, "target", str).removeprefix("torch.ops."))
-        for subgraph in subgraphs
-        for inner in records(subgraph, "nodes")
-    )
-
-
-def _live(nodes: list[Node], outputs: list[str]) -> tuple[Node, ...]:
-    """Drop the nodes on which no output depends: they change no gradient."""
-    needed = set(outputs)
-    kept: list[Node] = []
-    for node in reversed(nodes):
-        if needed.intersection(node.outputs):
-            needed.update(node.inputs)
-            kept.append(node)
-    return tuple(reversed(kept))
-
-
-def _named(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    """Name the layers, after dead ones are gone: they must not use up a name."""
-    taken: set[str] = set()
-    return tuple(
-        replace(
-            node,
-            name=layer_name(node.parameter("weight") or node.parameter("slope"), node.name, taken),
-        )
-        for node in nodes
-    )

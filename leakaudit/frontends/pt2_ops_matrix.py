@@ -108,9 +108,7 @@ def _einsum(call: Call) -> Layer:
     equation = call.arguments.get("equation")
     if not isinstance(equation, str) or not 1 <= len(operands) <= 2:
         raise NotUnderstoodError(f"einsum of {len(operands)} tensors is not understood")
-    return Layer(
-        Einsum(_explicit(equation, operands)), tuple(tensor.name for tensor in operands)
-    )
+    return Layer(Einsum(_explicit(equation, operands)), tuple(tensor.name for tensor in operands))
 
 
 def _explicit(equation: str, operands: list[Tensor]) -> str:
@@ -203,4 +201,3 @@ BUILDERS: Mapping[str, Callable[[Call], Layer]] = {
     "aten.einsum.default": _einsum,
     **dict.fromkeys(_ATTENTION, _attention),
 }
-

@@ -154,6 +154,22 @@ def shape(meta: object, symbols: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(size(record, symbols) for record in sizes)
 
 
+def row_major(meta: object, shape: Sequence[int], symbols: Mapping[str, int]) -> bool:
+    """Whether the strides of a `TensorMeta` record are those of its elements in row-major order."""
+    expected = 1
+    try:
+        strides = [integer(record, symbols) for record in field(meta, "strides", list)]
+    except (OpenSymbolError, FormatError):
+        return False
+    if len(strides) != len(shape):
+        return False
+    for length, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if length != 1 and stride != expected:
+            return False
+        expected *= length
+    return True
+
+
 def fixed_shape(meta: object) -> tuple[int, ...]:
     """Compute the shape of a `TensorMeta` record that may hold no symbols, as stored numbers do.
 

@@ -110,7 +110,8 @@ def confirm(
         problem = f"the graph cannot be run: {error}"
         return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
     # Training computes every layer three times: forward, and backward for input and weight.
-    per_pass = (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1)
+    # The first pass of a process warms up; no machine computes less than 1e9 products a second.
+    per_pass = min(1e-9, (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1))
     progress("reconstructing along the leak path")
     walk = time.perf_counter()
     result = reconstruct(graph, weights, shared.gradients, options.loss)

@@ -12,7 +12,7 @@ import pytest
 from leakaudit.errors import AuditError
 from leakaudit.frontends import module
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.graph.operators import Conv, Identity, Linear, Relu, Reshape, Unsupported
+from leakaudit.graph.operators import Conv, Identity, Linear, Mul, Relu, Reshape
 
 torch = pytest.importorskip("torch")
 
@@ -154,7 +154,7 @@ def test_input_shapes(source):
     graph = module.load(pair, LoadOptions())
     assert graph.inputs == ("ids", "mask")
     assert graph.tensors["ids"].dtype == "int64"
-    assert isinstance(graph.nodes[-1].op, Unsupported)
+    assert isinstance(graph.nodes[-1].op, Mul)
     graph = module.load(pair, LoadOptions(batch_size=5))
     assert [graph.tensors[name].shape for name in graph.inputs] == [(5, 4), (5, 2)]
     graph = module.load(pair, LoadOptions(input_shapes={"ids": (3, 4), "mask": (3, 2)}))

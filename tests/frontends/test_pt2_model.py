@@ -201,13 +201,9 @@ class TestMeaning:
         [
             (lambda x, w: x @ w, True),
             (lambda x, w: torch.mm(x, w.t().contiguous().t()), True),
-            (lambda x, w: torch.addmm(w[0], x, w, beta=2, alpha=0.5), None),
             (lambda x, w: F.linear(x, w), False),
             (lambda x, w: F.linear(x, w.transpose(0, 1)), True),
             (lambda x, w: x @ w.permute(1, 0), False),
-            (lambda x, w: w @ x, None),
-            (lambda x, w: x @ w.reshape(4, 4).view(2, 8).view(4, 4), None),
-            (lambda x, w: x @ (w + 1), None),
         ],
     )
     def test_matrix_products(self, forward, transposed):
@@ -219,13 +215,8 @@ class TestMeaning:
             def forward(self, x):
                 return forward(x, self.weight)
 
-        x = torch.randn(4, 4)
-        if transposed is None:
-            graph = read(Model(), (x,))
-            assert isinstance(graph.nodes[-1].op, Unsupported)
-        else:
-            graph = assert_same_function(Model(), x)
-            assert graph.nodes[-1].op == Linear(4, 4, transposed=transposed)
+        graph = assert_same_function(Model(), torch.randn(4, 4))
+        assert graph.nodes[-1].op == Linear(4, 4, transposed=transposed)
 
     def test_addmm_keeps_its_factors(self):
         class Model(nn.Module):
@@ -245,10 +236,9 @@ class TestMeaning:
     @pytest.mark.parametrize(
         ("layer", "reason"),
         [
-            (nn.Softplus(beta=2), "beta 1"),
-            (nn.SELU(), "no rule"),
-            (nn.ConvTranspose2d(3, 3, 2), "no rule"),
-            (nn.BatchNorm2d(3), "no rule"),
+            (nn.Softplus(threshold=5), "threshold is below 20"),
+            (nn.Hardshrink(), "no rule"),
+            (nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
         ],
     )
     def test_what_is_not_understood_keeps_the_graph_connected(self, layer, reason):

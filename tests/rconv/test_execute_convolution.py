@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from one_node import execute_one  # noqa: E402
-from operator_cases import rand  # noqa: E402
+from operator_case import rand  # noqa: E402
 
 from leakaudit.graph.operators import Conv, ConvTranspose, Embedding, Linear  # noqa: E402
 from leakaudit.rconv.execute import NotExecutable  # noqa: E402

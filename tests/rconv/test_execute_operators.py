@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from one_node import execute_one, shapes_of  # noqa: E402
-from operator_cases import CASES, Case  # noqa: E402
+from operator_case import Case  # noqa: E402
+from operator_cases import CASES  # noqa: E402
 
 from leakaudit.graph import operators  # noqa: E402
 from leakaudit.graph.operators import (  # noqa: E402

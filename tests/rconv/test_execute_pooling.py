@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: E402
 from hypothesis import assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from one_node import execute_one, onnxruntime_reference  # noqa: E402
-from operator_cases import rand  # noqa: E402
+from operator_case import rand  # noqa: E402
 
 from leakaudit.graph.operators import (  # noqa: E402
     AdaptiveAveragePool,

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from one_node import NoWeights, execute_one  # noqa: E402
-from operator_cases import rand  # noqa: E402
+from operator_case import rand  # noqa: E402
 
 from leakaudit.graph import Graph, Node, Tensor  # noqa: E402
 from leakaudit.graph import operators as ops  # noqa: E402

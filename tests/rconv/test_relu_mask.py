@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from leakaudit.graph import Node  # noqa: E402
 from leakaudit.graph.operators import Activation, Clip, HardSigmoid, Relu, Sigmoid  # noqa: E402
-from leakaudit.leakpath.facts import value  # noqa: E402
+from leakaudit.leakpath.facts import gradient, value  # noqa: E402
 from leakaudit.rconv.relu import flat_ends, match_sums, relu_threshold, settle  # noqa: E402
 from leakaudit.rconv.state import Known, State  # noqa: E402
 
@@ -136,6 +137,37 @@ def test_rounding_at_every_flat_end_is_removed(
         assert torch.equal(settled == end, truth == end)
     assert bool(((settled > low) & (settled < high))[inside].all())
     assert float((settled - truth).abs().max()) <= error + 10 * precision * float(truth.abs().max())
+
+
+@pytest.mark.parametrize("op", [Relu(), Clip(0.0, 1.0), HardSigmoid(0.3, 0.5)], ids=str)
+def test_the_bias_of_the_convolution_below_decides_what_the_noise_hides(op: Activation) -> None:
+    shape = (1, 3, 4, 4)
+    model = network(torch.nn.Conv2d(3, 3, 1), torch.nn.ReLU())
+    graph = graph_of(model, shape)
+    convolution = graph.nodes[0]
+    node = Node("1", op, ("t0",), ("t1",))
+    graph = replace(graph, nodes=(convolution, node))
+    truth = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    truth = 0.1 + 0.8 * truth
+    truth[..., 1] = 0  # a column of outputs that are off
+    truth[..., 2, 2] = 1e-7  # and one that is on by a tenth of the noise
+    if not isinstance(op, Relu):
+        truth[..., 0] = 1  # flat at the upper end
+    noise = 1e-6 * normal(2, *shape).clamp(-3, 3)
+    y = truth + torch.where(truth == 0, -noise.abs(), torch.where(truth == 1, noise, 0.0))
+    g = normal(5, *shape)
+    slope = 0.3 if isinstance(op, HardSigmoid) else 1.0
+    db = (slope * g * ((truth > 0) & (truth < 1))).sum(dim=(0, 2, 3))
+    state = State(graph, {}, {"0.bias": db}, EPS, "cross-entropy")
+    state.known[value("t1")] = Known(y, None, 1e-5)
+    ends = flat_ends(op)
+    assert ends is not None
+    without = settle(state, node, ends)
+    assert not bool((without[..., 2, 2] > 0).any())  # hidden in the noise
+    state.known[gradient("t1")] = Known(g)
+    settled = settle(state, node, ends)
+    assert torch.equal(settled == 0, truth == 0)
+    assert torch.equal(settled == 1, truth == 1)
 
 
 def test_smooth_activations_have_no_flat_ends() -> None:

@@ -36,6 +36,13 @@ class ValueFromGradient(Derivation):
     text: ClassVar[str] = "dl/dW = Gᵀ x is solved for x, G = dl/dz being known"
 
 
+class ValueFromOutput(Derivation):
+    kind: ClassVar[str] = "dense-value-from-output"
+    text: ClassVar[str] = (
+        "W x = z - b is solved for x: there are at least as many outputs as inputs"
+    )
+
+
 class ValueFromLoss(Derivation):
     kind: ClassVar[str] = "dense-value-from-loss"
     text: ClassVar[str] = (
@@ -91,6 +98,13 @@ def derive(op: Linear, node: Node, known: Knowledge) -> Iterator[Derivation]:
             "rank_bound": rows * op.in_features,
         }
         yield ValueFromGradient(node.name, value(x), (gradient(z),), counts=counts)
+    if known.exact(value(z)) and op.out_features >= op.in_features and op.alpha != 0:
+        counts = {
+            "unknowns": rows * op.in_features,
+            "weight_constraints": rows * op.out_features,
+            "rank_bound": rows * op.in_features,
+        }
+        yield ValueFromOutput(node.name, value(x), (value(z),), counts=counts)
     if known.exact(gradient(z)):
         yield InputGradient(node.name, known.input_gradient_fact(node), (gradient(z),))
 

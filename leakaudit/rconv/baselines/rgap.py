@@ -91,24 +91,23 @@ class Rgap:
             k = -y / (1 + math.exp(min(margin, 700.0)))
             # shapes: dl/dx and x of the head, both (1, in)
             candidates.append((k * W, dW / k))
-        last = network.hidden[-1] if network.hidden else None
-        if last is not None:
-            shape = graph.tensors[last.node.outputs[0]].shape
-            candidates = [(g.reshape(shape), a.reshape(shape)) for g, a in candidates]
-            w, dw = numbers(last)
-            candidates.sort(key=lambda pair: _misfit(last, w, dw, *pair))
-        g, a = candidates[0]
         for layer in reversed(network.hidden):
             shape = graph.tensors[layer.node.outputs[0]].shape
             w, dw = numbers(layer)
-            g, a = self._layer(graph, layer, w, dw, g.reshape(shape), a.reshape(shape), notes)
-        x = a.reshape(graph.tensors[graph.inputs[0]].shape)
-        twins = [x * (m / margin) for m in margins] if margin else [x]
-        if len(twins) == 2:
+            candidates = _consistent(
+                layer, w, dw, [(g.reshape(shape), a.reshape(shape)) for g, a in candidates]
+            )
+            candidates = [self._layer(graph, layer, w, dw, g, a, notes) for g, a in candidates]
+        if len(candidates) == 2:
+            notes.append("both labels give this gradient: the input nearer to [0, 1] is kept")
+        shape = graph.tensors[graph.inputs[0]].shape
+        scales = [m / margin for m in margins] if margin else [1.0]
+        found = [a.reshape(shape) * scale for _, a in candidates for scale in scales]
+        if len(scales) == 2:
             notes.append(
                 "two margins give this gradient (twin data): the one nearer to [0, 1] is kept"
             )
-        return min(twins, key=lambda t: float((t - t.clamp(0, 1)).norm()))
+        return min(found, key=lambda t: float((t - t.clamp(0, 1)).norm()))
 
     def _layer(
         self,
@@ -171,17 +170,24 @@ def _convolve(op: Conv, x: Tensor, w: Tensor) -> Tensor:
     return F.conv2d(padded, w, stride=op.stride, dilation=op.dilation)
 
 
-def _misfit(layer: HiddenLayer, w: Tensor, dw: Tensor, g: Tensor, a: Tensor) -> float:
-    """How far a sign of the label contradicts the layer below the head.
+def _consistent(
+    layer: HiddenLayer, w: Tensor, dw: Tensor, candidates: list[tuple[Tensor, Tensor]]
+) -> list[tuple[Tensor, Tensor]]:
+    """The candidates (dl/da, a) that a layer's weight gradient does not contradict.
 
     For filters f, f': sum over taps w[f']·dl/dw[f] = sum over positions dl/do[f]·o[f']. The
-    diagonal holds for either sign; the rest does only for the true one, because the slopes differ.
+    diagonal holds for either label; the rest tells them apart wherever the signs of a are mixed,
+    because the slopes then differ.
     """
-    G, o = _through_activation(layer, g, a)
     filters = w.shape[0]
     expected = dw.reshape(filters, -1) @ w.reshape(filters, -1).T
-    got = G.reshape(filters, -1) @ o.reshape(filters, -1).T
-    return float((got - expected).norm())
+    misfits = []
+    for g, a in candidates:
+        G, o = _through_activation(layer, g, a)
+        got = G.reshape(filters, -1) @ o.reshape(filters, -1).T
+        misfits.append(float((got - expected).norm() / expected.norm().clamp_min(1e-300)))
+    allowed = max(100 * min(misfits), 1e-5)
+    return [c for c, misfit in zip(candidates, misfits, strict=True) if misfit <= allowed]
 
 
 def _margins(value: float) -> Iterator[float]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from leakaudit.graph import Node
 from leakaudit.graph.operators import Linear
 from leakaudit.leakpath.derivations import linear
-from leakaudit.leakpath.facts import Derivation, gradient
+from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.rconv.state import Known, PathBroken, State
 
 
@@ -78,6 +78,20 @@ def value_from_gradient(step: linear.ValueFromGradient, state: State) -> Known:
         )
     x = Vh.T @ ((U.T @ dW) / singular[:, None])
     return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape))
+
+
+def value_from_output(step: linear.ValueFromOutput, state: State) -> Known:
+    """x = W⁺ (z - b) / alpha."""
+    node, op, W = _dense(step, state)
+    known = state.known[value(node.outputs[0])]
+    bias = state.weights.get(node.parameter("bias") or "")
+    z = known.tensor if bias is None else known.tensor - op.beta * bias
+    U, singular, Vh = torch.linalg.svd(W, full_matrices=False)
+    rank = int((singular > singular[0] * torch.finfo(W.dtype).eps * max(W.shape)).sum())
+    if rank < op.in_features:
+        raise PathBroken(step.node, f"its weight has rank {rank}, {op.in_features} are needed")
+    x = ((z @ U) / (op.alpha * singular)) @ Vh
+    return Known(x, error=known.error * float(1 / singular[-1]))
 
 
 def input_gradient(step: linear.InputGradient, state: State) -> Known:

@@ -67,6 +67,7 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     linears.InputGradient: linear.input_gradient,
     linears.ValueFromBias: linear.value_from_bias,
     linears.ValueFromGradient: linear.value_from_gradient,
+    linears.ValueFromOutput: linear.value_from_output,
     linears.ValueFromLoss: linear.value_from_loss,
     linears.ValueUpToScale: linear.value_up_to_scale,
     normalisations.BatchNormInverse: arithmetic.batch_norm_inverse,

@@ -1,0 +1,41 @@
+"""Evidence for advice: the reconstruction is run on the changed network. Needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from leakaudit.advise.search import Advice, LayerAdvice
+from leakaudit.advise.weights import ResampledWeights
+from leakaudit.findings import Status
+from leakaudit.rconv.confirm import ConfirmOptions, confirm
+
+
+def confirm_best(advice: Advice, options: ConfirmOptions) -> Advice:
+    """Attack the best change of every layer, or the best one that can be attacked at all.
+
+    A frozen weight leaves nothing to solve: then the next change is run too.
+
+    Raises:
+        UsageError: The options do not fit.
+        AuditError: Weights cannot be read.
+    """
+    return replace(
+        advice, layers=tuple(_confirmed(advice, layer, options) for layer in advice.layers)
+    )
+
+
+def _confirmed(advice: Advice, layer: LayerAdvice, options: ConfirmOptions) -> LayerAdvice:
+    candidates = list(layer.candidates)
+    for number, candidate in enumerate(candidates):
+        graph = replace(
+            candidate.graph,
+            weights=ResampledWeights(
+                advice.graph.weights, candidate.graph.parameters, options.seed
+            ),
+        )
+        result = confirm(graph, candidate.path, [layer.layer], options)
+        evidence = result.layers[layer.layer]
+        candidates[number] = replace(candidate, confirmation=evidence)
+        if evidence.status is not Status.NOT_RUN:
+            break
+    return replace(layer, candidates=tuple(candidates))

@@ -1,0 +1,1 @@
+"""`leakaudit bench`: the measurements behind the figures that leakaudit states of itself."""

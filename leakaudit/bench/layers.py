@@ -1,0 +1,73 @@
+"""Single first layers as systems of equations, for `bench scale` and `bench solve`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from leakaudit.counting.geometry import Axis, ConvolutionGeometry
+from leakaudit.graph.operators import Conv
+from leakaudit.rconv.convolution import Convolution
+from leakaudit.rconv.probes import make_probe
+from leakaudit.rconv.solvers.interface import LayerSystem
+
+
+def relu_layer(
+    size: int, filters: int, kernel: int, stride: int, seed: int
+) -> tuple[LayerSystem, Tensor]:
+    """A first layer 3 -> filters on a size x size picture, ReLU behind it, and its true input.
+
+    Padding (kernel - stride + 1) // 2, weights normal with variance 2 / fan-in; the output gradient
+    is normal where the ReLU is active and zero elsewhere, the outputs are known where it is active.
+
+    Returns:
+        The equations, float64, and x (1, 3, size, size).
+    """
+    pad = max(0, (kernel - stride + 1) // 2)
+    both = (kernel, kernel), (stride, stride), (pad, pad), (pad, pad), (1, 1)
+    convolution = Convolution(Conv(*both), (1, 3, size, size), (filters, 3, kernel, kernel))
+    axis = Axis(size, kernel, stride, pad, pad)
+    geometry = ConvolutionGeometry(3, filters, (Axis(1), axis, axis))
+    generator = torch.Generator().manual_seed(seed)
+    x = make_probe(convolution.input_shape, seed).values
+    fan_in = 3 * kernel**2
+    w = torch.randn(convolution.weight_shape, generator=generator, dtype=torch.float64)
+    w *= (2 / fan_in) ** 0.5
+    o = convolution.output(x, w)
+    mask = (o > 0).to(o.dtype)
+    G = torch.randn(o.shape, generator=generator, dtype=torch.float64) * mask
+    system = LayerSystem(
+        convolution=convolution,
+        geometry=geometry,
+        w=w,
+        dw=convolution.weight_gradient(x, G),
+        G=G,
+        o=o * mask,
+        mask=mask,
+        precision=torch.finfo(torch.float64).eps,
+    )
+    return system, x
+
+
+def training_pass(system: LayerSystem, x: Tensor) -> None:
+    """One forward and backward pass of the layer: output, weight gradient, input gradient."""
+    if system.G is None:
+        raise ValueError("the output gradient is needed")
+    system.convolution.output(x, system.w)
+    system.convolution.weight_gradient(x, system.G)
+    system.convolution.input_gradient(system.G, system.w)
+
+
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median wall-clock time of some calls, after one that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

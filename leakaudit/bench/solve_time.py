@@ -1,0 +1,147 @@
+"""`bench solve`: the solvers against dense least squares, and against training the layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from leakaudit.bench.layers import median_seconds, relu_layer, training_pass
+from leakaudit.bench.machine import environment, measure
+from leakaudit.bench.results_io import ResultFile
+from leakaudit.bench.table import load_network
+from leakaudit.graph.operators import Conv
+from leakaudit.rconv.baselines.dense_rows import convolution_rows
+from leakaudit.rconv.confirm import load_weights
+from leakaudit.rconv.metrics import mse
+from leakaudit.rconv.probes import make_probe
+from leakaudit.rconv.reconstruct import reconstruct
+from leakaudit.rconv.solvers.solve import solve_layer
+from leakaudit.rconv.victim import share_gradient
+
+# filters, kernel, stride of the single layers: VGG's first, ResNet's, AlexNet's.
+LAYERS = ((64, 3, 1), (64, 7, 2), (64, 11, 4))
+NETWORK = "lenet_main"
+
+
+def run_solve(
+    models: Path, size: int, repeats: int, output: Path | None, progress: Callable[[str], None]
+) -> ResultFile:
+    """Run all comparisons, each side of a ratio in the same process.
+
+    Raises:
+        UsageError: The reference network is missing.
+    """
+    settings = {"size": size, "repeats": repeats}
+    results = ResultFile(output, "solve", environment(), settings)
+    progress(f"{NETWORK}: reconstruction and dense least squares")
+    results.add(whole_network(models, repeats))
+    for filters, kernel, stride in LAYERS:
+        progress(f"3 -> {filters}, k{kernel} s{stride}, {size}x{size}")
+        results.add(one_layer(size, filters, kernel, stride))
+    results.finish()
+    return results
+
+
+def whole_network(models: Path, repeats: int) -> dict[str, Any]:
+    """The whole reconstruction against one torch.linalg.lstsq of the first layer's equations."""
+    graph = load_network(models, NETWORK)
+    weights = load_weights(graph, torch.device("cpu"))
+    (name,) = graph.inputs
+    x = make_probe(graph.tensors[name].shape, 0).values
+    shared = share_gradient(graph, weights, {name: x}, "cross-entropy", torch.float64, 0)
+    result, measured = measure(
+        lambda: reconstruct(graph, weights, shared.gradients, "cross-entropy")
+    )
+    seconds = median_seconds(
+        lambda: reconstruct(graph, weights, shared.gradients, "cross-entropy"), repeats
+    )
+    node = graph.nodes[0]
+    if not isinstance(node.op, Conv):
+        raise TypeError(f"{node.name} is not a convolution")
+    weight, bias = node.parameter("weight") or "", node.parameter("bias") or ""
+    (out,) = node.outputs
+    S = convolution_rows(
+        node.op,
+        tuple(x.shape),
+        weights[weight],
+        shared.activation_gradients[out],
+        padding_constraints=False,
+    )
+    o = shared.values[out] - weights[bias].reshape(1, -1, 1, 1)
+    rhs = torch.cat([o.reshape(-1), shared.gradients[weight].reshape(-1)])[:, None]
+    drivers = {
+        driver: median_seconds(partial(_lstsq, S, rhs, driver), repeats)
+        for driver in ("gelsy", "gels")
+    }
+    return {
+        "case": f"{NETWORK}, end to end, float64 gradients",
+        "seconds": seconds,
+        "peak_bytes": measured.peak_bytes,
+        "mse": mse(result.values[name].tensor, x) if name in result.values else None,
+        "system": list(S.shape),
+        "reference": "torch.linalg.lstsq of the first layer's stacked system (its default, gelsy)",
+        "reference_seconds": drivers["gelsy"],
+        "reference_seconds_without_rank": drivers["gels"],
+        "ratio": drivers["gelsy"] / seconds,
+        "ratio_means": "times faster than the reference",
+    }
+
+
+def one_layer(size: int, filters: int, kernel: int, stride: int) -> dict[str, Any]:
+    """One solve of a layer against one forward and backward pass, in time and memory."""
+    system, x = relu_layer(size, filters, kernel, stride, 0)
+    passes = median_seconds(lambda: training_pass(system, x), 5)
+    solution, measured = measure(lambda: solve_layer(system))
+    held = sum(t.nbytes for t in (x, system.o, system.G) if t is not None)
+    peak = measured.peak_bytes
+    return {
+        "case": f"3 -> {filters}, k{kernel} s{stride}, ReLU, {size}x{size}, float64",
+        "unknowns": x.numel(),
+        "solver": solution.solver,
+        "iterations": solution.iterations,
+        "rank": solution.rank,
+        "seconds": measured.seconds,
+        "peak_bytes": peak,
+        "mse": mse(solution.x, x),
+        "reference": "one forward and backward pass of the layer",
+        "reference_seconds": passes,
+        "ratio": measured.seconds / passes,
+        "ratio_means": "passes that the solve takes",
+        "input_output_gradient_bytes": held,
+        "memory_ratio": None if peak is None else peak / held,
+    }
+
+
+def render(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = []
+    for row in rows:
+        memory = row.get("memory_ratio")
+        lines.append(
+            [
+                row["case"],
+                f"{row['seconds']:.3f}",
+                f"{row['reference_seconds']:.3f}",
+                f"{row['ratio']:.1f} {row['ratio_means']}",
+                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
+                "-" if memory is None else f"{memory:.2f}",
+                "-" if row["mse"] is None else f"{row['mse']:.1e}",
+            ]
+        )
+    headers = ["case", "seconds", "reference s", "ratio", "peak MiB", "memory ratio", "MSE"]
+    table = tabulate(lines, headers=headers, disable_numparse=True)
+    return (
+        f"{table}\n\nMemory ratio: what the solve takes beyond what it is given, over the layer's "
+        "input, output and\noutput gradient together.\n"
+    )
+
+
+def _lstsq(S: Tensor, rhs: Tensor, driver: str) -> Tensor:
+    solution: Tensor = torch.linalg.lstsq(S, rhs, driver=driver).solution
+    return solution

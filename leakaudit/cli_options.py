@@ -1,0 +1,88 @@
+"""Options that several commands take, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from leakaudit.frontends.interface import LoadOptions
+
+
+class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """`1,3,32,32`, or `name=1,3,32,32` for one of several inputs."""
+
+    name = "shape"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Return (input name or "", sizes)."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, sizes = str(value).rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.replace("x", ",").split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a shape: write sizes like 1,3,32,32", param, ctx)
+        if not shape or min(shape) < 1:
+            self.fail(f"{value!r} is not a shape: every size is at least 1", param, ctx)
+        return (name if equals else "", shape)
+
+
+def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that several commands take, by name."""
+    options = {
+        "input_shape": click.option(
+            "--input-shape",
+            "input_shapes",
+            type=Shape(),
+            multiple=True,
+            metavar="[NAME=]SIZES",
+            help="Shape where the file leaves it open, e.g. 1,3,32,32; repeat for several inputs.",
+        ),
+        "batch_size": click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            help="Examples per shared gradient [default: what the file fixes, or 1].",
+        ),
+        "frozen": click.option(
+            "--frozen",
+            multiple=True,
+            metavar="PATTERN",
+            help="Parameters that are not trained and send no gradient, e.g. 'encoder.*'.",
+        ),
+        "counting": click.option(
+            "--counting",
+            type=click.Choice(["exact", "slides"]),
+            default="exact",
+            show_default=True,
+            help="'slides': the literal formula of the R-CONV slides, wrong, for comparison.",
+        ),
+        "rules": click.option(
+            "--rules",
+            "rule_folders",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            metavar="DIR",
+            help="Folder with further rules (*.toml).",
+        ),
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = options[name](command)
+        return command
+
+    return decorate
+
+
+def load_options(settings: dict[str, Any]) -> LoadOptions:
+    """How to read a model, from the options `input_shape`, `batch_size` and `frozen`."""
+    return LoadOptions(
+        input_shapes=dict(settings["input_shapes"]),
+        batch_size=settings["batch_size"],
+        frozen=settings["frozen"],
+    )
