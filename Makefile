@@ -21,6 +21,10 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# About a minute; leave the options out for the whole comparison.
+bench: $(VENV)/.installed-bench
+	$(VENV)/bin/leakaudit bench table --networks lenet_dlg --images 1 --iterations 30
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -36,4 +40,8 @@ $(VENV)/.installed-confirm: $(PYTHON) pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed-confirm
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-confirm
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	touch $@

@@ -39,13 +39,13 @@ def fold(call: Call) -> tuple[Array, ...] | None:
     try:
         with np.errstate(all="ignore"):
             found = function(call)
-        arrays = found if isinstance(found, tuple) else (found,)
-        if len(arrays) != len(call.outputs):
-            return None
-        return tuple(
-            _fitted(array, numpy_dtype(output.dtype), output.shape)
-            for array, output in zip(arrays, call.outputs, strict=True)
-        )
+            arrays = found if isinstance(found, tuple) else (found,)
+            if len(arrays) != len(call.outputs):
+                return None
+            return tuple(
+                _fitted(array, numpy_dtype(output.dtype), output.shape)
+                for array, output in zip(arrays, call.outputs, strict=True)
+            )
     except _NOT_COMPUTABLE:
         return None
 

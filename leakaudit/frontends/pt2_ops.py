@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from leakaudit.frontends import (
     pt2_ops_activation,
     pt2_ops_arithmetic,
@@ -52,7 +54,9 @@ def build(call: Call) -> tuple[Layer, ...]:
     reason = REFUSED.get(call.target, "leakaudit has no rule for this operator")
     if builder is not None:
         try:
-            found = builder(call)
+            # A constant too large for its dtype is infinite, without a warning on stderr.
+            with np.errstate(all="ignore"):
+                found = builder(call)
             layers = found if isinstance(found, tuple) else (found,)
             for layer in layers:
                 outputs = layer.outputs or call.outputs

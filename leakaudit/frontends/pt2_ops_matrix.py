@@ -84,11 +84,8 @@ def _matmul(call: Call) -> Layer:
 
 def _add_product(call: Call) -> Layer:
     """addmm, baddbmm, addmv: beta · self + alpha · (left @ right)."""
-    left, right = next(
-        pair
-        for pair in (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec"))
-        if pair[0] in call.arguments
-    )
+    pairs = (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec"))
+    left, right = next((pair for pair in pairs if pair[0] in call.arguments), pairs[0])
     layer = _dense(call, left, right, "self", weight_is_out_in=False)
     if layer is not None:
         return layer

@@ -27,8 +27,9 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     ends = flat_ends(op)
     y = settle(state, node, ends) if ends else known.tensor
     if isinstance(op, LeakyRelu | PRelu | Elu | Celu | Selu):
-        # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
-        rounding = 16 * state.precision * float(y.abs().max())
+        # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign. The
+        # rounding of coarse gradients is no measure here: 16 epsilons of bfloat16 are an eighth.
+        rounding = 16 * torch.finfo(y.dtype).eps * float(y.abs().max())
         y = torch.where(y.abs() <= rounding, torch.zeros_like(y), y)
     return node, op, Known(y, known.mask, known.error), slope
 
