@@ -224,7 +224,7 @@ def test_a_position_embedding_counts_where_the_path_reaches_the_input() -> None:
     reaches = {"reaches_input": True, "reached": 9, "furthest_size": 3072}
     finding = rules_of(model(**reaches, position_embedding=True, added_at="add_1"))["LA009"]
     assert (finding.severity, finding.layer) == (Severity.CRITICAL, None)
-    assert "image starts at a parameter" in finding.message
+    assert "'image' starts at a parameter" in finding.message
     assert "(add_1)" in finding.message
     assert "LA009" not in rules_of(model(**reaches))
     assert "LA009" not in rules_of(model(position_embedding=True, added_at="add_1"))
@@ -258,7 +258,7 @@ def test_stops_are_noted_where_the_input_is_not_reached() -> None:
     stopped = {"stops": 1, "stopped_by": "pool (max_pool2d)"}
     finding = rules_of(model(**stopped))["LA012"]
     assert (finding.severity, finding.layer) == (Severity.NOTE, None)
-    assert "does not reach the input image. It stops at: pool (max_pool2d)." in finding.message
+    assert "does not reach the input 'image'. It stops at: pool (max_pool2d)." in finding.message
     assert "LA012" not in rules_of(model())
     assert "LA012" not in rules_of(model(**stopped, reaches_input=True, reached=9))
 
