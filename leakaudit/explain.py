@@ -108,10 +108,14 @@ def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) 
             "filters have N channels) and kept for comparison only."
         )
     else:
-        short = derived.short_bound.subs(derived.values)
+        n, f = geometry.channels // geometry.groups, geometry.filters // geometry.groups
+        r_G = min(f, bound.positions) if geometry.observed else 0
         lines += [
-            f"rank bound without padding and stride effects: {derived.short_bound}",
-            f"    = {short}",
+            "rank bound without padding and stride effects: g·(n·k·r_G + L·r_w - r_G·r_w)",
+            f"    with g = {geometry.groups}, n = N/g = {n}, k = {bound.taps} taps, "
+            f"L = {bound.positions} positions, r_G = min(F/g, L) = {r_G}, "
+            f"r_w = min(F/g, n·k) = {min(f, n * bound.taps)}",
+            f"    = {derived.short_bound.subs(derived.values)}, at most |X|",
             f"rank bound = {counts.rank_bound} of {counts.unknowns} unknowns "
             f"(gradient constraints alone {counts.gradient_rank_bound}; {bound.unread} unread; "
             f"{counts.redundant} of the equations are redundant)",
