@@ -37,11 +37,15 @@ class Draft:
             build()
             return None
         except NotUnderstoodError as error:
-            for take_back in reversed(self._undo):
-                take_back()
-            return str(error)
+            reason = str(error)
+        # What Python and numpy raise for shapes and numbers that do not go together.
+        except (ArithmeticError, LookupError, ValueError):
+            reason = "its inputs and attributes do not fit each other"
         finally:
-            self._undo = outer
+            undo, self._undo = self._undo, outer
+        for take_back in reversed(undo):
+            take_back()
+        return reason
 
     def add_tensor(self, tensor: Tensor) -> None:
         """Add an activation."""

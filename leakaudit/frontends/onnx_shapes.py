@@ -19,6 +19,7 @@ IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matter
 # Operators without shape inference of their own: the output's type is the first input's.
 _LIKE_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 _FAILURES = (
+    MemoryError,  # a number of outputs or a rank that no network has
     defs.SchemaError,
     shape_inference.InferenceError,
     onnx.checker.ValidationError,
@@ -41,7 +42,6 @@ class ShapeInference:
             "" if is_default(entry.domain) else entry.domain: entry.version
             for entry in model.opset_import
         }
-        self._functions = {(function.domain, function.name) for function in model.functions}
         self._types: dict[str, onnx.TypeProto] = {}
         declared = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         for tensor in inputs:
@@ -74,8 +74,7 @@ class ShapeInference:
         data = {name: array for name, array in data.items() if array.size <= MAX_DATA_ELEMENTS}
         found: Mapping[str, onnx.TypeProto] = {}
         if all(self.element_type(name) for name in names):
-            composed = (node.domain, node.op_type) in self._functions or any(subgraphs(node))
-            infer = self._infer_model if composed else self._infer_operator
+            infer = self._infer_model if any(subgraphs(node)) else self._infer_operator
             try:
                 found = infer(node, {name: self._types[name] for name in names}, data)
             except _FAILURES:
@@ -93,6 +92,7 @@ class ShapeInference:
         data: Mapping[str, np.ndarray],
     ) -> Mapping[str, onnx.TypeProto]:
         domain = "" if is_default(node.domain) else node.domain
+        _check_axis(node, types)
         schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
         numbers = {name: numpy_helper.from_array(array, name) for name, array in data.items()}
         opsets = [helper.make_opsetid(key, version) for key, version in self._opsets.items()]
@@ -107,10 +107,13 @@ class ShapeInference:
         types: Mapping[str, onnx.TypeProto],
         data: Mapping[str, np.ndarray],
     ) -> Mapping[str, onnx.TypeProto]:
-        """Infer a function call or control flow as a model of this one node."""
+        """Infer control flow as a model of this one node.
+
+        Functions of the file stay outside: those that were not put in their place may call
+        themselves, or take forever.
+        """
         model = onnx.ModelProto(ir_version=IR_VERSION)
         model.opset_import.extend(self._model.opset_import)
-        model.functions.extend(self._model.functions)
         model.graph.node.append(node)
         for name, value in types.items():
             if name in data:
@@ -119,6 +122,19 @@ class ShapeInference:
                 model.graph.input.append(helper.make_value_info(name, value))
         inferred = shape_inference.infer_shapes(model, data_prop=True)
         return {value.name: value.type for value in inferred.graph.value_info}
+
+
+def _check_axis(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> None:
+    """Refuse an axis that the first input does not have: some of onnx's own inference, in C++,
+    reads beyond its memory there (LayerNormalization in 1.23).
+    """
+    first = types.get(node.input[0]) if node.input else None
+    if first is None or not first.tensor_type.HasField("shape"):
+        return
+    rank = len(first.tensor_type.shape.dim)
+    for entry in node.attribute:
+        if entry.name == "axis" and not -rank - 1 <= entry.i <= rank:
+            raise ValueError(f"axis {entry.i} of {rank}")
 
 
 def _concrete(value: onnx.TypeProto | None) -> tuple[int, ...] | None:

@@ -75,7 +75,7 @@ def _clamped(low: str, high: str) -> Fold:
 
 
 def _where_masked(source: Array, mask: Array, value: Array) -> Array:
-    return np.where(mask, np.asarray(value).astype(source.dtype), source)
+    return np.where(mask, np.asarray(value).astype(np.asarray(source).dtype), source)
 
 
 def _logical(function: Callable[..., Array]) -> Callable[..., Array]:

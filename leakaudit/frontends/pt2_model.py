@@ -287,7 +287,7 @@ class _Reader:
             if isinstance(value, Stored):
                 numbers = self.parts.numbers(value)
                 if numbers is not None and np.may_share_memory(numbers, target):
-                    self.values[name] = self.parts.constant(numbers)
+                    self.values[name] = self.parts.renamed(numbers)
         for name, tensor in zip(names, call.outputs, strict=True):
             del self.parts.tensors[tensor.name]
             self.values[name] = self.values[written[0]]

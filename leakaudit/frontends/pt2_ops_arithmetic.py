@@ -202,11 +202,18 @@ def _fused(op: Operator, pair: tuple[str, str]) -> Builder:
     return builder
 
 
+def _mask(call: Call, name: str) -> Array:
+    found = call.numbers(name)
+    if found.dtype != np.bool_:
+        raise NotUnderstoodError(f"its {name} is not boolean")
+    return found
+
+
 def _masked_fill(call: Call) -> Layer:
     value = call.arguments.get("value")
     number = _number(value)
     filling = np.asarray(number) if number is not None else call.numbers_of(value, "value")
-    return _choose(call, ~call.numbers("mask"), call.operand("self"), filling)
+    return _choose(call, ~_mask(call, "mask"), call.operand("self"), filling)
 
 
 def _where(call: Call) -> Layer:
@@ -214,7 +221,7 @@ def _where(call: Call) -> Layer:
         softmax = safe_softmax(call)
         if softmax is not None:
             return softmax
-    condition = call.numbers("condition")
+    condition = _mask(call, "condition")
     parts: list[Tensor | Array] = []
     for name in ("self", "other"):
         value = call.arguments.get(name)
@@ -234,8 +241,6 @@ def _choose(call: Call, kept: Array, x: Tensor, other: Tensor | Array) -> Layer:
     The same numbers as long as x is finite.
     """
     dtype = numpy_dtype(_floating(call))
-    if kept.dtype != np.bool_:
-        raise NotUnderstoodError("its mask is not boolean")
     if kept.all() and x.shape == call.output.shape:
         return Layer(Identity(), (x.name,))
     mask = call.sink.constant(kept.astype(dtype)).operand

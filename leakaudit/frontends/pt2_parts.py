@@ -156,6 +156,10 @@ class Parts:
         if numbers.size > MAX_ELEMENTS or not self.affordable(numbers.size):
             raise NotUnderstoodError("its constants are too large")
         self._elements += numbers.size
+        return self.renamed(numbers)
+
+    def renamed(self, numbers: Array) -> Stored:
+        """Add a constant whose memory is another's, under a name of its own."""
         name = self._unused(self._stem)
         self._constants[name] = numbers
         axes = tuple(range(numbers.ndim))

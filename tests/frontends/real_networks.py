@@ -32,7 +32,6 @@ Made = tuple[torch.nn.Module, tuple[torch.Tensor, ...]]
 
 def _made(name: str, config: str, inputs: torch.Tensor, **options: Any) -> Made:
     torch.manual_seed(0)
-    # One attention call per layer, as a user gets it.
     model = getattr(transformers, name)(getattr(transformers, config)(**options)).eval()
     with torch.no_grad():
         for tensor in model.parameters():

@@ -504,7 +504,8 @@ def test_learned_position_embedding_gives_the_image_away(tmp_path: Path) -> None
         node("Concat", ["e", "t"], "s", axis=1),
         node("Slice", ["pos", "from", "to", "axis"], "p"),
         node("Add", ["s", "p"], "h"),
-        node("ReduceMean", ["h"], "m", axes=[1], keepdims=0),
+        node("Sin", ["h"], "n"),  # stops every other path
+        node("ReduceMean", ["n"], "m", axes=[1], keepdims=0),
         node("Gemm", ["m", "head.weight"], "y", transB=1),
     ]
     inits = {
@@ -594,15 +595,19 @@ def test_statistics_send_no_gradient(tmp_path: Path) -> None:
         "m": False,
         "v": False,
     }
-    training = one(
-        "BatchNormalization",
-        ["s", "b", "m", "v"],
-        training_mode=1,
-        inits={"s": numbers(4), "b": numbers(4), "m": numbers(4), "v": numbers(4) ** 2},
+
+
+def test_batch_normalisation_in_training(tmp_path: Path) -> None:
+    statistics = ["s", "b", "m", "v"]
+    training = helper.make_node(
+        "BatchNormalization", ["x", *statistics], ["y", "mean", "var"], training_mode=1
     )
-    graph = read(training, tmp_path)
+    inits = {name: numbers(4) for name in statistics}
+    graph = read(model([training], inits, {"x": [2, 4, 6, 6]}, ["y"]), tmp_path)
     assert graph.nodes[0].op == ops.BatchNorm(training=True)
-    assert_runs_like_onnxruntime(training, graph)
+    assert set(graph.parameters) == {"s", "b"}
+    graph = read(model([training], inits, {"x": [2, 4, 6, 6]}, ["y", "mean"]), tmp_path)
+    assert "more than its first output" in reasons(graph)[0]
 
 
 def test_weight_read_by_two_nodes_in_two_ways(tmp_path: Path) -> None:
@@ -745,7 +750,7 @@ def test_branch_of_a_constant_condition(condition: bool, tmp_path: Path) -> None
         {"w": numbers(6, 3), "v": numbers(3)},
     )
     other = branch([node("Relu", ["h"], "m"), node("Slice", ["m", "from", "to"], "t")], "t")
-    kept = branch([], "h")
+    kept = branch([node("Identity", ["h"], "m")], "m")
     nodes = [
         node("Tanh", ["x"], "h"),
         node("Shape", ["h"], "s"),
@@ -771,6 +776,19 @@ def test_branch_of_a_constant_condition(condition: bool, tmp_path: Path) -> None
     expected = ops.Linear if condition else ops.Slice
     assert sum(isinstance(entry.op, expected) for entry in graph.nodes) >= 2
     assert_runs_like_onnxruntime(proto, graph)
+
+
+def test_branch_that_passes_a_value_on(tmp_path: Path) -> None:
+    then = branch([], "h")
+    other = branch([node("If", ["no"], "t", then_branch=then, else_branch=then)], "t")
+    nodes = [
+        node("Tanh", ["x"], "h"),
+        node("If", ["no"], "k", then_branch=then, else_branch=other),
+        node("Relu", ["k"], "y"),
+    ]
+    graph = read(model(nodes, {"no": np.array(False)}, {"x": [2, 6]}), tmp_path)
+    assert [type(entry.op) for entry in graph.nodes] == [ops.Tanh, ops.Identity, ops.Relu]
+    assert graph.producers["k"].inputs == ("h",)
 
 
 # --- the table ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -99,6 +100,28 @@ def test_integer_inputs_stay_integers():
     assert graph.tensors[graph.inputs[0]].shape == (2, 12)
     assert graph.tensors[graph.inputs[0]].dtype == "int64"
     assert not unsupported(graph)
+
+
+@pytest.mark.parametrize("name", ["vit", "bert"])
+def test_sizes_left_open(name):
+    """Batch and length decide the class token's copies, the masks and the position indices."""
+    model, (example,) = getattr(real_networks, name)()
+    x = torch.cat([example, example])
+    argument = "input_ids" if name == "bert" else "pixel_values"
+    dynamic = {0: torch.export.Dim("batch")}
+    if name == "bert":
+        dynamic[1] = torch.export.Dim.DYNAMIC
+    exported = torch.export.export(
+        model, (), {argument: x}, dynamic_shapes={argument: dynamic}, strict=False
+    )
+    buffer = io.BytesIO()
+    torch.export.save(exported, buffer)
+    for batch in (1, 3):
+        other = example[:, :7] if name == "bert" else example
+        other = torch.cat([other] * batch)
+        options = LoadOptions(input_shapes={"": tuple(other.shape)})
+        graph = pt2_model.load_bytes(buffer.getvalue(), "model.pt2", options)
+        assert_is(graph, model, (other,))
 
 
 def test_position_indices_counted_from_the_input_are_named():

@@ -15,7 +15,7 @@ from leakaudit.graph.operators import (
     Reduce,
     Resize,
 )
-from leakaudit.leakpath.derivations.general import activations, affine_gradients
+from leakaudit.leakpath.derivations.general import activations, affine_gradients, shape
 from leakaudit.leakpath.facts import Derivation
 from leakaudit.leakpath.knowledge import Knowledge
 
@@ -31,8 +31,8 @@ def derive(op: Operator, node: Node, known: Knowledge) -> Iterator[Derivation]:
 
 def stop(op: Operator, node: Node, known: Knowledge) -> str | None:
     """Why the value of the input does not follow."""
-    size_in = " x ".join(map(str, known.graph.tensors[node.inputs[0]].shape))
-    size_out = " x ".join(map(str, known.graph.tensors[node.outputs[0]].shape))
+    size_in = " x ".join(map(str, shape(known, node.inputs[0])))
+    size_out = " x ".join(map(str, shape(known, node.outputs[0])))
     match op:
         case AveragePool() | AdaptiveAveragePool() | Reduce(function="mean" | "sum"):
             return f"averaging merges {size_in} values into {size_out}"

@@ -71,11 +71,15 @@ def activations(known: Knowledge, node: Node) -> list[int]:
     return [i for i, name in enumerate(node.inputs) if name in known.graph.tensors]
 
 
+def shape(known: Knowledge, name: str) -> tuple[int, ...]:
+    """Shape of a tensor or parameter."""
+    stored = known.graph.tensors.get(name) or known.graph.parameters[name]
+    return stored.shape
+
+
 def size(known: Knowledge, name: str) -> int:
     """Number of elements of a tensor or parameter."""
-    graph = known.graph
-    stored = graph.tensors.get(name) or graph.parameters[name]
-    return prod(stored.shape)
+    return prod(shape(known, name))
 
 
 def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:

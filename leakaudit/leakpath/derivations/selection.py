@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from leakaudit.graph import Node
 from leakaudit.graph.operators import Concat, Expand, Gather, Operator, Pad, Slice, Split
-from leakaudit.leakpath.derivations.general import activations, affine_gradients, size
+from leakaudit.leakpath.derivations.general import activations, affine_gradients, shape, size
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
 
@@ -44,7 +44,7 @@ def derive(op: Operator, node: Node, known: Knowledge) -> Iterator[Derivation]:
 def complete(op: Operator, node: Node, known: Knowledge) -> bool:
     """Whether the output holds every element of the input."""
     if isinstance(op, Gather):
-        axis = known.graph.tensors[node.inputs[0]].shape[op.axis]
+        axis = shape(known, node.inputs[0])[op.axis]
         return set(op.indices) == set(range(axis))
     return size(known, node.inputs[0]) == size(known, node.outputs[0])
 

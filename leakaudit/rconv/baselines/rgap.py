@@ -135,9 +135,14 @@ class Rgap:
             S = linear_rows(w.to(self.dtype), G.reshape(-1).to(self.dtype))
         rhs = torch.cat([o.reshape(-1), dw.reshape(-1)]).to(self.dtype)
         rhs = F.pad(rhs, (0, S.shape[0] - rhs.numel()))  # the padding's zeros
-        # gelsd: rank-revealing, minimum-norm, the driver of numpy.linalg.lstsq.
+        # gelsd: rank-revealing, minimum-norm, the driver of numpy.linalg.lstsq. The cutoff is the
+        # precision itself: torch's own, times the number of rows, discards weight constraints. In
+        # the first layers their rows are a thousand times smaller than the gradient constraints'.
         solved = torch.linalg.lstsq(
-            S, rhs[:, None], driver="gelsd" if S.device.type == "cpu" else None
+            S,
+            rhs[:, None],
+            rcond=torch.finfo(self.dtype).eps,
+            driver="gelsd" if S.device.type == "cpu" else None,
         )
         x = solved.solution[:, 0].double()
         notes.append(
