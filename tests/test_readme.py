@@ -8,6 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from leakaudit.cli import main
+from leakaudit.frontends.coverage import coverage
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -17,6 +18,16 @@ def test_the_table_of_rules_is_current() -> None:
     printed = CliRunner().invoke(main, ["rules"]).stdout
     rows = [re.split(r"  +", line.strip()) for line in printed.splitlines()[2:]]
     assert listed == [(rule, severity, title) for rule, severity, _, title in rows]
+
+
+def test_the_table_of_operators_is_current() -> None:
+    rows = [
+        f"| {line.operator.__name__} | {', '.join(line.onnx) or '-'} | "
+        f"{', '.join(line.aten) or '-'} |"
+        for line in coverage()
+    ]
+    shown = README.split("<!-- coverage -->")[1].split("</details>")[0].strip().splitlines()
+    assert shown[2:] == rows
 
 
 def test_every_command_and_option_shown_exists() -> None:

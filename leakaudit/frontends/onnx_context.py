@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -272,7 +273,7 @@ class Context:
             waiting.extend(missing)
             if not missing:
                 self._tracing = True
-                self._convert(self, producer)
+                self.draft.apart(partial(self._convert, self, producer))
                 self._tracing = False
 
     # --- making nodes -----------------------------------------------------------------------------

@@ -28,10 +28,7 @@ class Draft:
         self._undo: list[Callable[[], object]] = []
 
     def attempt(self, build: Callable[[], None]) -> str | None:
-        """Build; where that fails take back what it made, and give the reason.
-
-        An attempt inside another stays, whatever becomes of the other.
-        """
+        """Build; where that fails take back what it made, and give the reason."""
         outer, self._undo = self._undo, []
         try:
             build()
@@ -46,6 +43,14 @@ class Draft:
         for take_back in reversed(undo):
             take_back()
         return reason
+
+    def apart(self, build: Callable[[], None]) -> None:
+        """Build inside an attempt what is to stay whatever becomes of the attempt."""
+        outer, self._undo = self._undo, []
+        try:
+            build()
+        finally:
+            self._undo = outer
 
     def add_tensor(self, tensor: Tensor) -> None:
         """Add an activation."""

@@ -79,7 +79,7 @@ class ShapeInference:
                 found = infer(node, {name: self._types[name] for name in names}, data)
             except _FAILURES:
                 found = {}
-        if node.op_type in _LIKE_INPUT and is_default(node.domain) and names:
+        if node.op_type in _LIKE_INPUT and is_default(node.domain) and names and node.input[0]:
             found = {**found, node.output[0]: self._types[node.input[0]]}
         for name in node.output:
             if name:
@@ -92,8 +92,8 @@ class ShapeInference:
         data: Mapping[str, np.ndarray],
     ) -> Mapping[str, onnx.TypeProto]:
         domain = "" if is_default(node.domain) else node.domain
-        _check_axis(node, types)
         schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
+        _check_call(node, schema, types)
         numbers = {name: numpy_helper.from_array(array, name) for name, array in data.items()}
         opsets = [helper.make_opsetid(key, version) for key, version in self._opsets.items()]
         found: Mapping[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
@@ -124,17 +124,26 @@ class ShapeInference:
         return {value.name: value.type for value in inferred.graph.value_info}
 
 
-def _check_axis(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> None:
-    """Refuse an axis that the first input does not have: some of onnx's own inference, in C++,
-    reads beyond its memory there (LayerNormalization in 1.23).
+def _check_call(
+    node: onnx.NodeProto, schema: defs.OpSchema, types: Mapping[str, onnx.TypeProto]
+) -> None:
+    """Refuse what makes some of onnx's own inference, in C++, read beyond its memory (1.23).
+
+    That is a wrong number of inputs or outputs, and an axis that the first input does not have.
     """
+    inputs, outputs = len(node.input), len(node.output)
+    if not schema.min_input <= inputs <= schema.max_input:
+        raise ValueError(f"{inputs} inputs")
+    if not schema.min_output <= outputs <= schema.max_output:
+        raise ValueError(f"{outputs} outputs")
     first = types.get(node.input[0]) if node.input else None
-    if first is None or not first.tensor_type.HasField("shape"):
-        return
-    rank = len(first.tensor_type.shape.dim)
+    shape = first.tensor_type.shape.dim if first and first.tensor_type.HasField("shape") else None
     for entry in node.attribute:
-        if entry.name == "axis" and not -rank - 1 <= entry.i <= rank:
-            raise ValueError(f"axis {entry.i} of {rank}")
+        if entry.name == "num_outputs" and entry.i != outputs:
+            raise ValueError(f"{outputs} outputs for {entry.i}")
+        if entry.name == "axis" and shape is not None:
+            if not -len(shape) - 1 <= entry.i <= len(shape):
+                raise ValueError(f"axis {entry.i} of {len(shape)}")
 
 
 def _concrete(value: onnx.TypeProto | None) -> tuple[int, ...] | None:

@@ -570,6 +570,28 @@ def test_parameter_behind_an_unknown_operator_is_not_lost(tmp_path: Path) -> Non
     assert add.inputs == ("x", "p")
 
 
+def test_what_parameters_become_stays_where_the_reader_is_not_understood(tmp_path: Path) -> None:
+    nodes = [
+        node("ScatterND", ["pos", "i", "u"], "p"),
+        node("Transpose", ["p"], "t"),
+        helper.make_node("Strange", ["x"], ["s"], domain="acme"),
+        node("Mul", ["t", "s"], "y"),
+    ]
+    inits = {"pos": numbers(3, 6), "i": ints(0).reshape(1, 1), "u": numbers(1, 6)}
+    proto = model(nodes, inits, {"x": [6, 3]})
+    proto.opset_import.append(helper.make_opsetid("acme", 1))
+    graph = read(proto, tmp_path)
+    made = {entry.outputs[0]: type(entry.op) for entry in graph.nodes}
+    assert made == {
+        "s": ops.Unsupported,
+        "p": ops.Unsupported,
+        "t": ops.Transpose,
+        "y": ops.Unsupported,
+    }
+    assert graph.producers["y"].inputs == ("t", "s")
+    assert graph.parameter_uses == {"pos": 1, "u": 1}
+
+
 def test_constants_are_not_trained_and_initializers_are(tmp_path: Path) -> None:
     constant = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(numbers(3, 6)))
     nodes = [

@@ -8,8 +8,12 @@ that the run resolves).
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from leakaudit.rconv.operators import LinearOperator
 from leakaudit.rconv.solvers.cgls import cgls
 from leakaudit.rconv.solvers.equations import equations
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
@@ -20,28 +24,39 @@ ITERATION_LIMIT = 1500
 # number, however many unknowns there are. Below this in total, one such direction is missed with a
 # probability of 0.8 %, and d of them with the d-th power of that.
 NULL_PART = 1e-2
-PROBE_TOLERANCE = 1e-8
 
 
 def solve(system: LayerSystem, reason: str) -> Solution:
     """Solve by conjugate gradients; `rank` is None where full rank could not be shown."""
     pairs, _, _ = equations(system)
+    operators = [operator for operator, _ in pairs]
     shape = system.convolution.input_shape
     end = cgls(pairs, shape, limit=ITERATION_LIMIT)
+    del pairs  # right-hand sides as large as the output: the second run makes its own
     unknowns = end.x.numel()
     condition = end.largest / end.smallest if end.smallest else None
-    rank = unknowns if end.converged and no_null_space(system) else None
+    certain = end.converged and condition is not None
+    rank = unknowns if certain and no_null_space(operators, end.x, condition or 1.0) else None
     return Solution(end.x, NAME, reason, unknowns, rank, condition, end.residual, end.iterations)
 
 
-def no_null_space(system: LayerSystem, seed: int = 0) -> bool:
-    """Whether a random point is driven to 0 by the homogeneous equations."""
-    pairs, _, _ = equations(system)
-    shape = system.convolution.input_shape
+def no_null_space(
+    operators: Sequence[LinearOperator], like: Tensor, condition: float, seed: int = 0
+) -> bool:
+    """Whether a random point is driven to 0 by the homogeneous equations.
+
+    Args:
+        operators: The equations.
+        like: A tensor of the shape and on the device of the unknowns.
+        condition: Estimate of the condition number: what is left of the point may be that much
+            larger than what is left of its image.
+        seed: Of the point.
+    """
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(shape, generator=generator, dtype=torch.float64).to(pairs[0][1])
+    start = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
     # A z = A start from z = 0: start - z is what the equations leave of the random point.
-    images = [(operator, operator.mv(start)) for operator, _ in pairs]
-    end = cgls(images, shape, limit=ITERATION_LIMIT, residual_tolerance=PROBE_TOLERANCE)
+    images = [(operator, operator.mv(start)) for operator in operators]
+    tolerance = NULL_PART / (10 * condition * float(start.norm()))
+    end = cgls(images, tuple(like.shape), limit=ITERATION_LIMIT, residual_tolerance=tolerance)
     left = float((start - end.x).norm())
     return end.converged and left < NULL_PART
