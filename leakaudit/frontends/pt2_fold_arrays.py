@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -180,6 +181,14 @@ def _joined(function: Callable[..., Array]) -> Fold:
     return folded
 
 
+def _grid(call: Call) -> tuple[Array, ...]:
+    parts = [call.numbers_of(value, "tensors") for value in call.members("tensors")]
+    indexing: Literal["xy", "ij"] = "xy" if call.arguments.get("indexing") == "xy" else "ij"
+    if math.prod(part.size for part in parts) != math.prod(call.outputs[0].shape):
+        raise NotUnderstoodError("its output has another shape than the file states")
+    return tuple(np.meshgrid(*parts, indexing=indexing))
+
+
 def _unbound(call: Call) -> tuple[Array, ...]:
     return tuple(np.moveaxis(call.numbers("self"), call.integer("dim", 0), 0))
 
@@ -279,6 +288,7 @@ FOLDS: Mapping[str, Fold] = {
     "aten.gather.default": _gathered,
     "aten.cat.default": _joined(np.concatenate),
     "aten.stack.default": _joined(np.stack),
+    **dict.fromkeys(("aten.meshgrid.default", "aten.meshgrid.indexing"), _grid),
     "aten.unbind.int": _unbound,
     **dict.fromkeys(
         (

@@ -32,6 +32,8 @@ from leakaudit.graph.operators import (
 
 Builder = Callable[[Call], Layer]
 
+_MAX_MASK = 2**22
+
 
 def scaled(call: Call, x: Tensor, factor: float) -> Tensor:
     """factor · x, which is x itself for 1."""
@@ -216,6 +218,19 @@ def _masked_fill(call: Call) -> Layer:
     return _choose(call, ~_mask(call, "mask"), call.operand("self"), filling)
 
 
+def _triangle(keep: Callable[..., Array]) -> Builder:
+    """tril and triu of data: 0 beside a diagonal."""
+
+    def builder(call: Call) -> Layer:
+        source = call.operand("self")
+        if len(source.shape) < 2 or math.prod(source.shape[-2:]) > _MAX_MASK:
+            raise NotUnderstoodError("its input is not a matrix, or too large")
+        kept = keep(np.ones(source.shape[-2:], np.bool_), call.integer("diagonal", 0))
+        return _choose(call, kept, source, np.zeros(()))
+
+    return builder
+
+
 def _where(call: Call) -> Layer:
     if isinstance(call.arguments.get("condition"), Tensor):
         softmax = safe_softmax(call)
@@ -283,6 +298,8 @@ BUILDERS: Mapping[str, Builder] = {
     "aten.exp2.default": _power_of_two,
     "aten.addcmul.default": _fused(Mul(), ("tensor1", "tensor2")),
     "aten.addcdiv.default": _fused(Div(), ("tensor1", "tensor2")),
+    "aten.tril.default": _triangle(np.tril),
+    "aten.triu.default": _triangle(np.triu),
     "aten.masked_fill.Scalar": _masked_fill,
     "aten.masked_fill.Tensor": _masked_fill,
     "aten.where.self": _where,

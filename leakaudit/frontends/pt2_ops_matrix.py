@@ -73,9 +73,8 @@ def _computed(call: Call, layer: Layer, shape: tuple[int, ...]) -> Tensor:
 
 
 def _matmul(call: Call) -> Layer:
-    other = "mat2" if "mat2" in call.arguments else "vec" if "vec" in call.arguments else "other"
-    if "vec2" in call.arguments:
-        other = "vec2"
+    names = ("mat2", "vec", "tensor", "other")
+    other = next((name for name in names if name in call.arguments), "other")
     layer = _dense(call, "self", other, None, weight_is_out_in=False)
     if layer is not None:
         return layer

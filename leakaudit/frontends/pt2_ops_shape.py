@@ -63,7 +63,10 @@ def _expand(call: Call) -> Layer:
 
 def _repeat(call: Call) -> Layer:
     """Copies along every axis: each axis of r copies is split off, expanded, and joined again."""
-    source, repeats = call.operand("self"), call.integers("repeats", ())
+    source = call.operand("self")
+    repeats = call.integers("dims" if "dims" in call.arguments else "repeats", ())
+    if "tile" in call.target:
+        repeats = (1,) * (len(source.shape) - len(repeats)) + repeats
     new = len(repeats) - len(source.shape)
     if new < 0 or min(repeats, default=1) < 1:
         raise NotUnderstoodError("its repeats do not fit its input")
@@ -104,6 +107,22 @@ def _concat(call: Call) -> Layer:
     return Layer(Concat(axis), tuple(part.name for part in parts))
 
 
+def _stack_rows(call: Call) -> Layer:
+    """hstack and vstack: along the second or the first axis, of vectors made wide enough."""
+    parts = [call.operand_of(value, "tensors") for value in call.members("tensors")]
+    if not parts:
+        raise NotUnderstoodError("it joins nothing")
+    least, axis = (2, 0) if "vstack" in call.target else (1, 1)
+    axes = max(len(parts[0].shape), least)
+    wide = [
+        part
+        if len(part.shape) == axes
+        else call.emit(Reshape(), (part,), (1,) * (axes - len(part.shape)) + part.shape)
+        for part in parts
+    ]
+    return Layer(Concat(min(axis, axes - 1)), tuple(part.name for part in wide))
+
+
 def _stack(call: Call) -> Layer:
     parts = [call.operand_of(value, "tensors") for value in call.members("tensors")]
     if not parts:
@@ -127,8 +146,9 @@ def _split(call: Call) -> Layer:
 
 
 def _part_sizes(call: Call, size: int) -> tuple[int, ...]:
-    if "sizes" in call.target or "split_sizes" in call.arguments:
-        return call.integers("split_sizes", ())
+    for name in ("split_sizes", "split_size"):
+        if isinstance(call.arguments.get(name), tuple):
+            return call.integers(name, ())
     if "chunk" in call.target:
         chunks = call.integer("chunks", 1)
         if chunks < 1:
@@ -258,11 +278,14 @@ BUILDERS: Mapping[str, Callable[[Call], Layers]] = {
     "aten.expand_as.default": _expand,
     "aten.broadcast_to.default": _expand,
     "aten.repeat.default": _repeat,
+    "aten.tile.default": _repeat,
     "aten.repeat_interleave.self_int": _repeat_interleave,
     "aten.cat.default": _concat,
     "aten.concat.default": _concat,
     "aten.concatenate.default": _concat,
     "aten.stack.default": _stack,
+    "aten.hstack.default": _stack_rows,
+    "aten.vstack.default": _stack_rows,
     "aten.split.Tensor": _split,
     "aten.split.sizes": _split,
     "aten.split_with_sizes.default": _split,

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pt2_cases import CASES, FAMILIES, together  # noqa: E402
+from pt2_direct_cases import DIRECT  # noqa: E402
 from pt2_reading import (  # noqa: E402
     assert_computes,
     export,
@@ -33,6 +34,16 @@ nn = torch.nn
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_called_by_its_own_name(name):
+    make, make_inputs, _ = DIRECT[name]
+    model, inputs = make(), make_inputs()
+    data = export(model, inputs)
+    called = {node["target"] for node in program(data)["graph_module"]["graph"]["nodes"]}
+    assert f"torch.ops.aten.{name}" in called
+    assert_computes(pt2_model.load_bytes(data, "model.pt2", LoadOptions()), model, inputs)
 
 
 @pytest.mark.parametrize("name", CASES)
