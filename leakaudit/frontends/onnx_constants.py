@@ -74,6 +74,8 @@ class Constants:
                 folded = evaluate(node, values, self.weights.opset)
             except FoldError:
                 return False
+            if any(value.shape != self._shapes.shape(name) for name, value in folded.items()):
+                return False  # onnx's inference and evaluation disagree: believe neither
             for name, value in folded.items():
                 self._add_value(name, value)
         elements = sum(self._elements(name) for name in outputs)

@@ -24,6 +24,7 @@ from leakaudit.graph.operators import Operator, Unsupported
 Builder = Callable[["Context", onnx.NodeProto], None]
 
 # What may be moved about. Arithmetic, and all that gradients flow through, is floating.
+MAX_ELEMENTS = 2**34  # of one activation: 64 GiB, which a few bytes of a file can ask for
 MAX_MASK_ELEMENTS = 2**24  # 4096 tokens that attend to as many
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
 
@@ -349,6 +350,8 @@ class Context:
         for _, parameter in parameters:
             self.draft.add_parameter(parameter, self._shapes.shape(parameter.name))
         for tensor in outputs:
+            if math.prod(tensor.shape) > MAX_ELEMENTS and not isinstance(op, Unsupported):
+                raise NotUnderstoodError(f"it gives {math.prod(tensor.shape)} elements")
             self.draft.add_tensor(tensor)
         node = Node(
             own,

@@ -49,7 +49,7 @@ def log_of_sum(context: Context, node: onnx.NodeProto) -> None:
 
 def _reduce(context: Context, node: onnx.NodeProto, function: str, x: str) -> ops.Reduce:
     axes = _axes(context, node, len(context.shape(x)))
-    return ops.Reduce(function, axes, integer(node, "keepdims", 1) != 0)
+    return ops.Reduce(function, axes, integer(node, "keepdims", 1) == 1)
 
 
 def _axes(context: Context, node: onnx.NodeProto, rank: int) -> tuple[int, ...]:

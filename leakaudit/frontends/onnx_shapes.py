@@ -141,9 +141,9 @@ def _check_call(
     for entry in node.attribute:
         if entry.name == "num_outputs" and entry.i != outputs:
             raise ValueError(f"{outputs} outputs for {entry.i}")
-        if entry.name == "axis" and shape is not None:
-            if not -len(shape) - 1 <= entry.i <= len(shape):
-                raise ValueError(f"axis {entry.i} of {len(shape)}")
+        rank = len(shape or ())
+        if entry.name == "axis" and shape is not None and not -rank - 1 <= entry.i <= rank:
+            raise ValueError(f"axis {entry.i} of {rank}")
 
 
 def _concrete(value: onnx.TypeProto | None) -> tuple[int, ...] | None:

@@ -9,6 +9,8 @@ import onnx
 
 from leakaudit.frontends.onnx_node import NotUnderstoodError, integers, text
 
+LARGEST = 65_536  # of any number about a window; beyond it counting positions takes forever
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -55,6 +57,8 @@ def strides(
     dilation = integers(node, "dilations", (1,) * len(kernel))
     if not kernel or min(stride) < 1 or min(dilation) < 1 or min(kernel) < 1:
         raise NotUnderstoodError("its kernel, stride or dilation is below 1")
+    if max(*stride, *dilation, *kernel) > LARGEST:
+        raise NotUnderstoodError(f"its kernel, stride or dilation is above {LARGEST}")
     return stride, dilation
 
 
@@ -63,6 +67,8 @@ def explicit_padding(node: onnx.NodeProto, axes: int) -> tuple[tuple[int, ...], 
     pads = integers(node, "pads", (0,) * (2 * axes))
     if min(pads) < 0:
         raise NotUnderstoodError("its padding is negative")
+    if max(pads) > LARGEST:
+        raise NotUnderstoodError(f"its padding is above {LARGEST}")
     return pads[:axes], pads[axes:]
 
 

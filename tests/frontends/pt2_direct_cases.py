@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pt2_cases import IMAGE, MASK, SEQUENCE, VOLUME, Case, of, positive
+from pt2_apply import Case, of, positive
+from pt2_cases import IMAGE, MASK, SEQUENCE, VOLUME
 
 
 def _first(result: Any) -> Any:

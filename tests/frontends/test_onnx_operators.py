@@ -382,6 +382,31 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "every element",
     ),
+    "padding without end": (
+        lambda: one("Conv", ["w"], pads=[0, 0, 0, 2**31 - 1], inits={"w": numbers(1, 4, 3, 3)}),
+        "padding is above",
+    ),
+    "more elements than there is memory": (
+        lambda: one("Pad", ["p"], inits={"p": ints(0, 0, 0, 0, 0, 0, 2**30, 2**30)}),
+        "elements",
+    ),
+    "an axis beyond its input": (
+        lambda: one("LayerNormalization", ["s"], axis=2**63 - 1, inits={"s": numbers(6)}),
+        "no axis",
+    ),
+    "more parts than it says": (
+        lambda: model(
+            [helper.make_node("Split", ["x"], ["y", "z", "w"], num_outputs=2, axis=1)],
+            {},
+            {"x": [2, 6]},
+            opset=18,
+        ),
+        "is not known",
+    ),
+    "no inputs": (
+        lambda: model([node("Sum", [], "s"), node("Add", ["x", "s"], "y")], {}, {"x": [2]}),
+        "do not fit each other",
+    ),
     "scale per group": (
         lambda: one(
             "GroupNormalization", ["s", "s"], opset=18, num_groups=2, inits={"s": numbers(2)}

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pt2_cases import IMAGE, Apply, weights  # noqa: E402
+from pt2_apply import Apply, weights  # noqa: E402
+from pt2_cases import IMAGE  # noqa: E402
 from pt2_reading import assert_computes, export, read, unsupported  # noqa: E402
 
 from leakaudit.frontends import pt2_model  # noqa: E402
