@@ -399,8 +399,3 @@ class Context:
         ]
         op = Unsupported(kind(node), reason)
         self._make(self._names[tuple(node.output)], op, inputs, outputs, parameters, kind(node))
-
-
-def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:
-    """The parameter under a shape of the same number of elements."""
-    return replace(parameter, shape=shape)

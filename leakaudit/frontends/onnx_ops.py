@@ -36,6 +36,7 @@ OPERATORS: Mapping[str, Builder] = {
 }
 
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+_RECURRENT = ("GRU", "LSTM", "RNN")
 _QUANTISED = (
     "ConvInteger",
     "DequantizeLinear",
@@ -49,5 +50,6 @@ _QUANTISED = (
 # Operators that are refused for a reason worth more than "not known".
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(_CONTROL_FLOW, "control flow is not followed"),
+    **dict.fromkeys(_RECURRENT, "recurrent layers are not followed"),
     **dict.fromkeys(_QUANTISED, "quantised arithmetic has no gradient"),
 }

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import onnx
 
 from leakaudit.frontends.onnx_constants import FLOATS
-from leakaudit.frontends.onnx_context import Builder, Context, reshaped
+from leakaudit.frontends.onnx_context import Builder, Context
 from leakaudit.frontends.onnx_inputs import dtype_name
 from leakaudit.frontends.onnx_node import NotUnderstoodError, integer, real, text
+from leakaudit.frontends.onnx_parameters import reshaped
 from leakaudit.graph import operators as ops
 
 

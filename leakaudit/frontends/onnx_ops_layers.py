@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from leakaudit.frontends.onnx_context import Builder, Context, reshaped
+from leakaudit.frontends.onnx_context import Builder, Context
 from leakaudit.frontends.onnx_node import (
     NotUnderstoodError,
     integer,
@@ -15,6 +15,7 @@ from leakaudit.frontends.onnx_node import (
     integers,
     text,
 )
+from leakaudit.frontends.onnx_parameters import reshaped
 from leakaudit.frontends.onnx_windows import explicit_padding, halves, read_window, strides
 from leakaudit.graph import Parameter
 from leakaudit.graph import operators as ops

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from leakaudit.frontends.onnx_context import Builder, Context, reshaped
+from leakaudit.frontends.onnx_context import Builder, Context
 from leakaudit.frontends.onnx_node import NotUnderstoodError, integer, integer_list, real
 from leakaudit.frontends.onnx_ops_shape import axis_of
+from leakaudit.frontends.onnx_parameters import reshaped
 from leakaudit.graph import Parameter
 from leakaudit.graph import operators as ops
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 
+import numpy as np
+
+from leakaudit.errors import AuditError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.frontends.onnx_constants import FLOATS
 from leakaudit.frontends.onnx_node import NotUnderstoodError
@@ -26,6 +31,8 @@ REARRANGING = frozenset(
         "Unsqueeze",
     }
 )
+HIDING = 1e8  # exp(-1e8) is 0 in every precision, and training brings no parameter there
+MAX_MASK_ELEMENTS = 2**22  # 2048 tokens that attend to as many; larger ones are not looked at
 # A weight stored as one number and a shape, or as integers and their scale, is still a weight.
 COMPRESSED = frozenset({"ConstantOfShape", "DequantizeLinear"})
 
@@ -134,14 +141,32 @@ class Origins:
         if self._shapes.dtype(name) not in FLOATS or self._options.is_frozen(name):
             return False
         if name in self._weights.stored:
-            return name in self._initializers
+            return name in self._initializers and not self._is_mask(name)
         computed = self._weights.computed.get(name)
         if computed is None or computed.node.op_type != "DequantizeLinear":
             return False
         return computed.node.input[0] in self._initializers
+
+    def _is_mask(self, name: str) -> bool:
+        """Whether stored numbers are so large that they can only hide scores from a softmax.
+
+        Exporters store attention masks as initializers, as they do weights.
+        """
+        if math.prod(self._shapes.shape(name) or ()) > MAX_MASK_ELEMENTS:
+            return False
+        try:
+            array = self._weights.load(name).astype(np.float64)
+        except AuditError:
+            return False  # whoever needs the numbers says what is wrong with them
+        return bool((np.abs(array) >= HIDING).any() or np.isnan(array).any())
 
     def _shape(self, name: str) -> tuple[int, ...]:
         shape = self._shapes.shape(name)
         if shape is None:
             raise NotUnderstoodError(f"the shape of {name!r} is not known")
         return shape
+
+
+def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:
+    """The parameter under a shape of the same number of elements."""
+    return replace(parameter, shape=shape)
