@@ -419,15 +419,23 @@ def _save_images(
 def exit_code(report: AuditReport, fail_on: Severity) -> int:
     """0 nothing at or above `fail_on`, 1 findings, 3 nothing audited or something not audited.
 
-    A finding that a gate fails on weighs more than an incomplete audit: both stop the gate, and
-    the finding says why. What rule LA006 reports is the incompleteness itself.
+    An incomplete audit weighs more than findings: a gate fails on both, and only 3 says that the
+    list of findings may be too short.
     """
-    if any(
-        finding.severity.at_least(fail_on) and finding.rule != "LA006"
-        for model in report.models
-        for finding in model.findings
-    ):
-        return 1
     if not report.models or any(m.error or not m.complete for m in report.models):
         return 3
-    return 0
+    found = (finding for model in report.models for finding in model.findings)
+    return 1 if any(finding.severity.at_least(fail_on) for finding in found) else 0
+
+
+def incomplete(model: ModelReport) -> str | None:
+    """One line on why an audit is incomplete and what to do; None where it is complete."""
+    if model.error:
+        return model.error
+    if model.complete:
+        return None
+    kinds = ", ".join(dict.fromkeys(skipped.reason for skipped in model.skipped))
+    return (
+        f"{model.target}: the audit is incomplete ({kinds}); export the model with standard "
+        "operators, or judge these by hand (`leakaudit explain LA006`)"
+    )

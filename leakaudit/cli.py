@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from leakaudit import __version__
-from leakaudit.audit import AuditOptions, audit_all, exit_code, require_confirmation
+from leakaudit.audit import AuditOptions, audit_all, exit_code, incomplete, require_confirmation
 from leakaudit.bench.command import bench
 from leakaudit.cli_advise import advise
 from leakaudit.cli_options import load_options, shared
@@ -157,8 +157,8 @@ def check(**settings: Any) -> None:
     else:
         write_text(output, text)
     for model in report.models:
-        if model.error:
-            click.echo(f"leakaudit: {plain(model.error)}", err=True)
+        if line := incomplete(model):
+            click.echo(f"leakaudit: {plain(line)}", err=True)
     sys.exit(0 if settings["exit_zero"] and code == 1 else code)
 
 

@@ -197,3 +197,23 @@ def test_module_entry_point() -> None:
         [sys.executable, "-m", "leakaudit", "--version"], capture_output=True, text=True, check=True
     )
     assert "leakaudit" in done.stdout
+
+
+def test_an_unknown_operator_is_one_line_and_exit_3(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Mystery", ["x"], ["y"], domain="com.example")],
+        "unknown",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    path = tmp_path / "unknown.onnx"
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets), path)
+    result = run("check", str(path), "--no-confirm")
+    assert result.exit_code == 3
+    line = one_line(result)
+    assert str(path) in line
+    assert "Mystery" in line

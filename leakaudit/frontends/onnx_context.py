@@ -67,8 +67,6 @@ class Context:
             for name in reads(node):
                 self._readers.setdefault(name, []).append(index)
 
-    # --- questions --------------------------------------------------------------------------------
-
     def activation(self, node: onnx.NodeProto, index: int) -> str:
         """The name of an input that must be an activation, of a known shape and movable type."""
         name = self._required(node, index)
