@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 SAMPLE := sample_models/lenet_main.onnx
 
-.PHONY: audit test test-slow lint bench clean
+.PHONY: audit test test-slow lint docs bench clean
 
 audit: $(VENV)/.installed-confirm
 	@# The sample leaks, so the audit ends with 1, "findings": anything else is a failure here.
@@ -20,6 +20,10 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The generated parts of README.md, and rules/README.md. The tests say when they are not current.
+docs: $(VENV)/.installed-dev
+	$(PYTHON) tests/generated_docs.py
 
 # About a minute; leave the options out for the whole comparison.
 bench: $(VENV)/.installed-bench

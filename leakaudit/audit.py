@@ -5,44 +5,30 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakaudit import __version__
-from leakaudit.counting.count import count, verdict
-from leakaudit.counting.geometry import geometry_of
+from leakaudit.audit_facts import layer_facts, layer_report, model_facts, operator_kind
 from leakaudit.errors import AuditError, LeakauditError, UsageError
 from leakaudit.findings import (
     AuditReport,
     Finding,
     ImageReport,
     InputReport,
-    LayerReport,
     ModelReport,
     RuleText,
-    Severity,
     Skipped,
 )
 from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import (
-    Add,
-    Conv,
-    Identity,
-    Linear,
-    Reshape,
-    Sub,
-    Transpose,
-    Unsupported,
-)
-from leakaudit.leakpath.derivations.arithmetic import BranchValue
-from leakaudit.leakpath.derivations.general import AddedParameterGradient, AffineGradient
-from leakaudit.leakpath.facts import Derivation, Kind, gradient
+from leakaudit.graph import Graph
+from leakaudit.graph.operators import Conv, Linear, Unsupported
 from leakaudit.leakpath.path import LeakPath, find_leak_path
-from leakaudit.rules.engine import LayerFacts, ModelFacts, apply
+from leakaudit.per_target import TargetOptions, load_options_for, loss_for, rules_for
+from leakaudit.rules.engine import apply
 from leakaudit.rules.rule import Rule
+from leakaudit.targets import identity
 
 if TYPE_CHECKING:
     from leakaudit.rconv.confirm import ConfirmOptions, ConfirmResult
@@ -61,6 +47,7 @@ class AuditOptions:
         loss: `auto` or one of the losses of the threat model.
         confirm: How to confirm, None for the static audit.
         save_images: Folder for pictures of probe, reconstruction and difference.
+        per_target: What differs for some targets.
     """
 
     rules: tuple[Rule, ...]
@@ -69,6 +56,20 @@ class AuditOptions:
     loss: str = "auto"
     confirm: ConfirmOptions | None = None
     save_images: Path | None = None
+    per_target: tuple[TargetOptions, ...] = ()
+
+    def for_target(self, target: str) -> AuditOptions:
+        """How to audit this target."""
+        return replace(
+            self,
+            rules=rules_for(target, self.rules, self.per_target),
+            load=load_options_for(target, self.load, self.per_target),
+            loss=loss_for(target, self.loss, self.per_target),
+            per_target=(),
+        )
+
+
+Runner = Callable[[Sequence[tuple[str, AuditOptions]], Progress], list[ModelReport]]
 
 
 def require_confirmation() -> None:
@@ -85,22 +86,50 @@ def require_confirmation() -> None:
         )
 
 
-def audit_all(
-    targets: Sequence[str], options: AuditOptions, progress: Progress = lambda _text: None
-) -> AuditReport:
-    """Audit every target; one that cannot be audited is reported, and the others go on.
+def audit_each(
+    audits: Sequence[tuple[str, AuditOptions]], progress: Progress = lambda _text: None
+) -> list[ModelReport]:
+    """Audit one target after the other (no folders).
 
     Raises:
         UsageError: The options do not fit a model.
     """
-    models: list[ModelReport] = []
+    return [audit(target, options, progress) for target, options in audits]
+
+
+def audit_all(
+    targets: Sequence[str],
+    options: AuditOptions,
+    progress: Progress = lambda _text: None,
+    run: Runner = audit_each,
+) -> AuditReport:
+    """Audit every target; one that cannot be audited is reported, and the others go on.
+
+    A file that several targets name, by itself or by a folder, is audited once.
+
+    Args:
+        targets: Files, objects and folders, as the user named them.
+        options: How to audit.
+        progress: Told what is going on.
+        run: What runs the audits; see `leakaudit.parallel` for several at a time.
+
+    Raises:
+        UsageError: The options do not fit a model.
+    """
+    audits: list[tuple[str, AuditOptions]] = []
+    failed: list[tuple[int, ModelReport]] = []
+    seen: set[str] = set()
     for target in targets:
         try:
-            expanded = registry.expand(target)
+            for name in registry.expand(target):
+                if identity(name) not in seen:
+                    seen.add(identity(name))
+                    audits.append((name, options.for_target(name)))
         except AuditError as error:
-            models.append(_failed(target, error))
-            continue
-        models.extend(audit(name, options, progress) for name in expanded)
+            failed.append((len(audits) + len(failed), _failed(target, error)))
+    models = run(audits, progress)
+    for position, model in failed:
+        models.insert(position, model)
     return AuditReport(__version__, tuple(models), tuple(map(_rule_text, options.rules)))
 
 
@@ -154,18 +183,18 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
         )
     progress("searching the leak path")
     path = find_leak_path(graph, choose_loss(graph, options.loss))
-    layers = tuple(_layer(graph, node, path, options.counting) for node in with_weights)
+    layers = tuple(layer_report(graph, node, path, options.counting) for node in with_weights)
     findings = apply(
         options.rules,
         [
-            _layer_facts(graph, graph.node(layer.name), layer, path)
+            layer_facts(graph, graph.node(layer.name), layer, path)
             for layer in layers
             if layer.counts is not None
         ],
-        _model_facts(graph, layers, unsupported, path),
+        model_facts(graph, layers, unsupported, path),
     )
     notes = _notes(graph, options)
-    skipped = [Skipped(n.name, f"unsupported operator {_kind(n)}") for n in unsupported]
+    skipped = [Skipped(n.name, f"unsupported operator {operator_kind(n)}") for n in unsupported]
     images: tuple[ImageReport, ...] = ()
     if options.confirm is not None and options.counting == "exact":
         findings, images, problem = _confirm(target, graph, path, findings, options, progress)
@@ -195,167 +224,6 @@ def choose_loss(graph: Graph, loss: str) -> str:
     return "bce" if shape[1:] in ((), (1,)) else "cross-entropy"
 
 
-def _layer(graph: Graph, node: Node, path: LeakPath, counting: str) -> LayerReport:
-    rank = path.knowledge.rank(gradient(node.outputs[0]))
-    counts = count(graph, node, counting, rank)
-    notes = []
-    if rank is not None:
-        notes.append(
-            "averaging above sends many positions the same gradient: its rank over positions is "
-            f"at most {rank}"
-        )
-    if counts.unread:
-        notes.append(f"{counts.unread} unknowns are read by no tap and cannot be recovered")
-    weight = node.parameter("weight") or ""
-    if graph.parameter_uses[weight] > 1:
-        notes.append("the weight is shared with another layer: its gradient is a sum")
-    if not graph.parameters[weight].trainable:
-        notes.append("the weight is frozen: it sends no gradient")
-    return LayerReport(
-        name=node.name,
-        op=type(node.op).__name__.lower(),
-        origin=node.origin,
-        input_shape=graph.tensors[node.inputs[0]].shape,
-        output_shape=graph.tensors[node.outputs[0]].shape,
-        parameters=_hyperparameters(graph, node),
-        counts=counts,
-        verdict=verdict(counts, counting),
-        note="; ".join(notes),
-    )
-
-
-def _hyperparameters(graph: Graph, node: Node) -> dict[str, object]:
-    bias = node.parameter("bias") is not None
-    match node.op:
-        case Conv() as op:
-            return {
-                "filters": graph.parameters[node.parameter("weight") or ""].shape[0],
-                "kernel": list(op.kernel),
-                "stride": list(op.stride),
-                "padding_begin": list(op.padding_begin),
-                "padding_end": list(op.padding_end),
-                "dilation": list(op.dilation),
-                "groups": op.groups,
-                "bias": bias,
-            }
-        case Linear() as op:
-            return {
-                "in_features": op.in_features,
-                "out_features": op.out_features,
-                "bias": bias,
-            }
-        case _:
-            raise TypeError(f"{node.name} has no weights")
-
-
-def _layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) -> LayerFacts:
-    geometry = geometry_of(graph, node)
-    weight, bias = node.parameter("weight") or "", node.parameter("bias")
-    counts = layer.counts
-    if counts is None:
-        raise ValueError(f"{layer.name} is not counted")
-    return LayerFacts(
-        name=layer.name,
-        operator=layer.op,
-        fingerprint_parts=(
-            "x".join(map(str, layer.input_shape)),
-            "x".join(map(str, layer.output_shape)),
-            *(f"{key}={value}" for key, value in sorted(layer.parameters.items())),
-        ),
-        symbols={
-            "X": counts.unknowns,
-            "unread": counts.unread,
-            "A": counts.gradient_constraints,
-            "B": counts.weight_constraints,
-            "redundant": counts.redundant,
-            "bound": counts.rank_bound,
-            "gradient_bound": counts.gradient_rank_bound,
-            "N": geometry.channels,
-            "F": geometry.filters,
-            "K": prod(axis.kernel for axis in geometry.axes),
-            "L": prod(axis.positions for axis in geometry.axes[1:]),
-            "g": geometry.groups,
-            "batch": geometry.axes[0].size,
-            "positions": prod(axis.positions for axis in geometry.axes),
-            "is_linear": isinstance(node.op, Linear),
-            "has_bias": bias is not None,
-            "trainable": geometry.observed,
-            "bias_trainable": bias is not None and graph.parameters[bias].trainable,
-            "weight_shared": graph.parameter_uses[weight] > 1,
-            "path_reaches": node.inputs[0] in _reached(path),
-            "reads_input": _moved_from(graph, node.inputs[0]) in graph.inputs,
-        },
-    )
-
-
-def _reached(path: LeakPath) -> set[str]:
-    """Tensors whose value follows from the gradients, in whatever quality."""
-    return {fact.tensor for fact in path.knowledge.history if fact.kind is Kind.VALUE}
-
-
-def _model_facts(
-    graph: Graph, layers: Sequence[LayerReport], unsupported: Sequence[Node], path: LeakPath
-) -> ModelFacts:
-    report = path.report
-    added = _passed(path, AddedParameterGradient)
-    branches = [
-        name
-        for name in _passed(path, AffineGradient, BranchValue)
-        if isinstance(graph.node(name).op, Add | Sub) and _operands(graph, name) > 1
-    ]
-    return ModelFacts(
-        symbols={
-            "reaches_input": report.reaches_input,
-            "complete": not unsupported,
-            "reached": len(_reached(path)),
-            "furthest_size": report.furthest_size,
-            "input_size": sum(prod(graph.tensors[name].shape) for name in graph.inputs),
-            "layers": len(layers),
-            "unsupported": len(unsupported),
-            "position_embedding": bool(added),
-            "branch_sums": len(branches),
-            "stops": len(report.stopped),
-            "added_at": ", ".join(added),
-            "branches": ", ".join(branches),
-            "stopped_by": "; ".join(
-                f"{stop.at} ({graph.node(stop.at).origin})" for stop in report.stopped
-            ),
-            "input": path.target.tensor
-            if report.reaches_input and path.target
-            else ", ".join(graph.inputs),
-            "furthest": (report.furthest or "")
-            + (", where it is read," if report.furthest in graph.inputs else ""),
-            "unsupported_names": ", ".join(dict.fromkeys(_kind(node) for node in unsupported)),
-        },
-        fingerprint_parts=tuple(
-            f"{layer.name}:{layer.op}:{'x'.join(map(str, layer.input_shape))}" for layer in layers
-        ),
-    )
-
-
-def _passed(path: LeakPath, *kinds: type[Derivation]) -> list[str]:
-    """Nodes at which the path takes a step of these kinds, in the order of the path."""
-    return list(dict.fromkeys(step.node for step in path.steps if isinstance(step, kinds)))
-
-
-def _operands(graph: Graph, name: str) -> int:
-    """How many of a node's inputs are activations."""
-    return sum(operand in graph.tensors for operand in graph.node(name).inputs)
-
-
-def _moved_from(graph: Graph, tensor: str) -> str:
-    """The tensor that this one is only a rearrangement of."""
-    while (node := graph.producers.get(tensor)) is not None:
-        if not isinstance(node.op, Reshape | Transpose | Identity):
-            break
-        tensor = node.inputs[0]
-    return tensor
-
-
-def _kind(node: Node) -> str:
-    return node.op.kind if isinstance(node.op, Unsupported) else node.origin
-
-
 def _notes(graph: Graph, options: AuditOptions) -> tuple[str, ...]:
     notes = []
     if any(p.trainable_assumed and p.trainable for p in graph.parameters.values()):
@@ -382,7 +250,9 @@ def _confirm(
     if options.confirm is None:
         raise ValueError("confirmation is off")
     flagged = list(dict.fromkeys(f.layer for f in findings if f.layer is not None))
-    settings = replace(options.confirm, loss=choose_loss(graph, options.loss))
+    settings = replace(
+        options.confirm, loss=choose_loss(graph, options.loss), limits=options.load.limits
+    )
     file = target if graph.format == "onnx" else None
     result = confirm(graph, path, flagged, settings, file, progress)
     evidenced = []
@@ -413,29 +283,4 @@ def _save_images(
         write_images(
             options.save_images, stem, numbers(result.original), numbers(result.reconstruction)
         ),
-    )
-
-
-def exit_code(report: AuditReport, fail_on: Severity) -> int:
-    """0 nothing at or above `fail_on`, 1 findings, 3 nothing audited or something not audited.
-
-    An incomplete audit weighs more than findings: a gate fails on both, and only 3 says that the
-    list of findings may be too short.
-    """
-    if not report.models or any(m.error or not m.complete for m in report.models):
-        return 3
-    found = (finding for model in report.models for finding in model.findings)
-    return 1 if any(finding.severity.at_least(fail_on) for finding in found) else 0
-
-
-def incomplete(model: ModelReport) -> str | None:
-    """One line on why an audit is incomplete and what to do; None where it is complete."""
-    if model.error:
-        return model.error
-    if model.complete:
-        return None
-    kinds = ", ".join(dict.fromkeys(skipped.reason for skipped in model.skipped))
-    return (
-        f"{model.target}: the audit is incomplete ({kinds}); export the model with standard "
-        "operators, or judge these by hand (`leakaudit explain LA006`)"
     )

@@ -6,24 +6,43 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from leakaudit import __version__
-from leakaudit.audit import AuditOptions, audit_all, exit_code, incomplete, require_confirmation
-from leakaudit.bench.command import bench
+from leakaudit import __version__, cli_config
+from leakaudit.audit import AuditOptions, audit_all, require_confirmation
+from leakaudit.baseline import compare
+from leakaudit.baseline import read as read_baseline
+from leakaudit.bench.command import INTERRUPTED, bench
 from leakaudit.cli_advise import advise
+from leakaudit.cli_baseline import baseline
+from leakaudit.cli_completion import (
+    complete_rule,
+    complete_rule_or_target,
+    complete_target,
+    completion,
+)
+from leakaudit.cli_init import init
 from leakaudit.cli_options import load_options, shared
+from leakaudit.cli_reports import report_option, write_reports
 from leakaudit.errors import LeakauditError, UsageError
 from leakaudit.explain import explain_layer, explain_rule, list_rules
-from leakaudit.findings import Severity
+from leakaudit.findings import AuditReport, Finding, Severity
+from leakaudit.gate import Evidence, exit_code, incomplete, outdated
 from leakaudit.output import write_text
+from leakaudit.parallel import audit_in_parallel
+from leakaudit.per_target import load_options_for
 from leakaudit.report import REPORTERS, RenderOptions, reporter
 from leakaudit.report.escape import plain
+from leakaudit.rules.override import with_severities
 from leakaudit.rules.registry import load_rules
+from leakaudit.rules.rule import Rule
 from leakaudit.rules.select import select_rules
+from leakaudit.suppress import suppress
 
 SEVERITIES = [severity.value for severity in Severity]
 
@@ -38,9 +57,16 @@ class Commands(click.Group):
         except LeakauditError as error:
             click.echo(f"leakaudit: {plain(str(error))}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            # 1 would say that there are findings.
+            click.echo("leakaudit: stopped", err=True)
+            sys.exit(INTERRUPTED)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="leakaudit")
 def main() -> None:
     """Audit neural-network architectures for gradient leakage.
@@ -55,11 +81,15 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.argument("targets", nargs=-1, metavar="TARGET...", shell_complete=complete_target)
 @shared("input_shape")
 @click.option("--confirm/--no-confirm", default=True, help="Prove findings by running R-CONV.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to run R-CONV; auto: on a GPU if there is one.",
 )
 @click.option(
     "--gradient-dtype",
@@ -68,19 +98,19 @@ def main() -> None:
     show_default=True,
     help="Precision in which the client sends its gradient.",
 )
-@click.option(
-    "--loss",
-    type=click.Choice(["auto", "cross-entropy", "bce", "mse"]),
-    default="auto",
-    show_default=True,
-    help="Training loss; auto: bce for one output, else cross-entropy.",
-)
+@shared("loss")
 @click.option(
     "--probe",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Picture to reconstruct instead of a synthetic one.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="For the synthetic probe and whatever else is drawn.",
+)
 @shared("counting")
 @click.option(
     "--save-images",
@@ -96,9 +126,21 @@ def main() -> None:
     show_default=True,
     help="Per model; a layer whose local confirmation would not fit is reported as not run.",
 )
-@shared("batch_size", "frozen")
-@click.option("--select", multiple=True, metavar="RULE", help="Apply only these rules.")
-@click.option("--ignore", multiple=True, metavar="RULE", help="Do not apply these rules.")
+@shared("batch_size", "frozen", "limit")
+@click.option(
+    "--select",
+    multiple=True,
+    metavar="RULE",
+    shell_complete=complete_rule,
+    help="Apply only these rules.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="RULE",
+    shell_complete=complete_rule,
+    help="Do not apply these rules.",
+)
 @shared("rules")
 @click.option(
     "--severity",
@@ -115,35 +157,70 @@ def main() -> None:
     help="Exit with 1 for findings of at least this severity.",
 )
 @click.option(
+    "--fail-on-evidence",
+    type=click.Choice([evidence.value for evidence in Evidence]),
+    default="flagged",
+    show_default=True,
+    help="'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
+)
+@click.option(
+    "--baseline",
+    "baseline_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Report only what is not in this file, which `leakaudit baseline` writes.",
+)
+@click.option("--no-ignores", is_flag=True, help="Suppress nothing that the configuration says.")
+@click.option(
     "--format",
     "file_format",
     type=click.Choice(sorted(REPORTERS)),
     default="table",
     show_default=True,
+    help="Of the report.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
 )
+@report_option
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
+@shared("jobs", "cluster")
 @click.option("--no-progress", is_flag=True, help="No progress on stderr.")
 @click.option(
-    "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Of the table; auto: on a terminal.",
 )
 @click.option("-q", "--quiet", count=True, help="Say less; twice: the summary only.")
 @click.option("-v", "--verbose", count=True, help="Say more: formulas, premises, attempts.")
+@cli_config.configured()
 def check(**settings: Any) -> None:
     """Audit models and confirm what is flagged.
 
     TARGET is model.onnx, model.pt2, package.module:callable, path/file.py:callable, or a folder.
     A callable imports and runs that code.
 
+    Without a TARGET, those of the configuration are audited.
+
     Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage, 3 nothing audited or
     audit incomplete.
     """
-    options = _audit_options(settings)
+    gate = Severity(settings["fail_on"]), Evidence(settings["fail_on_evidence"])
+    targets = cli_config.targets_or_configured(settings["targets"])
+    baseline_file: Path | None = settings["baseline_file"]
+    known = None if baseline_file is None else read_baseline(baseline_file)
+    all_rules = load_rules(settings["rule_folders"])
+    options = _audit_options(settings, all_rules)
+    ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
     with _progress(not settings["no_progress"]) as progress:
-        report = audit_all(settings["targets"], options, progress)
-    code = exit_code(report, Severity(settings["fail_on"]))
+        run = partial(audit_in_parallel, jobs=settings["jobs"], cluster=settings["cluster"])
+        report = audit_all(targets, options, progress, run)
+    report = suppress(report, ignores, cli_config.current().folder, whole=not settings["targets"])
+    if baseline_file is not None and known is not None:
+        report = compare(report, known, baseline_file.parent, str(baseline_file))
+    code = exit_code(report, *gate)
     shown = _at_least(report, Severity(settings["severity"]))
     output: Path | None = settings["output"]
     render = RenderOptions(
@@ -156,36 +233,43 @@ def check(**settings: Any) -> None:
         click.echo(text, nl=False, color=render.color)
     else:
         write_text(output, text)
-    for model in report.models:
-        if line := incomplete(model):
-            click.echo(f"leakaudit: {plain(line)}", err=True)
+    write_reports(settings["reports"], shown, render)
+    problems = [line for model in report.models if (line := incomplete(model, *gate))]
+    for line in [*problems, *outdated(report)]:
+        click.echo(f"leakaudit: {plain(line)}", err=True)
     sys.exit(0 if settings["exit_zero"] and code == 1 else code)
 
 
 @main.command()
-@click.argument("subject", metavar="RULE|TARGET")
+@click.argument("subject", metavar="RULE|TARGET", shell_complete=complete_rule_or_target)
 @click.option("--layer", metavar="NAME", help="Layer of TARGET to explain.")
-@shared("input_shape", "batch_size", "frozen", "counting", "rules")
+@shared("input_shape", "batch_size", "frozen", "limit", "counting", "rules")
+@cli_config.configured()
 def explain(subject: str, layer: str | None, **settings: Any) -> None:
     """Explain a rule, or the counts of one layer of a model with the numbers put in."""
     if layer is None:
         click.echo(explain_rule(subject, load_rules(settings["rule_folders"])))
     else:
-        click.echo(explain_layer(subject, layer, load_options(settings), settings["counting"]))
+        options = load_options_for(subject, load_options(settings), cli_config.target_options())
+        click.echo(explain_layer(subject, layer, options, settings["counting"]))
 
 
 main.add_command(advise)
+main.add_command(baseline)
+main.add_command(init)
+main.add_command(completion)
 main.add_command(bench)
 
 
 @main.command()
 @shared("rules")
-def rules(rule_folders: tuple[Path, ...]) -> None:
+@cli_config.configured()
+def rules(rule_folders: tuple[Path, ...], **_settings: Any) -> None:
     """List the rules."""
     click.echo(list_rules(load_rules(rule_folders)))
 
 
-def _audit_options(settings: dict[str, Any]) -> AuditOptions:
+def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> AuditOptions:
     confirm = None
     if settings["confirm"]:
         require_confirmation()
@@ -200,24 +284,40 @@ def _audit_options(settings: dict[str, Any]) -> AuditOptions:
         )
     elif settings["save_images"] or settings["probe"]:
         raise UsageError("--probe and --save-images need the confirmation: leave out --no-confirm")
+    if settings["fail_on_evidence"] == Evidence.CONFIRMED and (
+        confirm is None or settings["counting"] != "exact"
+    ):
+        raise UsageError(
+            "--fail-on-evidence confirmed needs the confirmation, without it no finding would ever "
+            "count: leave out --no-confirm and --counting slides"
+        )
     return AuditOptions(
         rules=select_rules(
-            load_rules(settings["rule_folders"]), settings["select"], settings["ignore"]
+            with_severities(all_rules, cli_config.severities(all_rules)),
+            settings["select"],
+            settings["ignore"],
         ),
         load=load_options(settings),
         counting=settings["counting"],
         loss=settings["loss"],
         confirm=confirm,
         save_images=settings["save_images"],
+        per_target=cli_config.target_options(all_rules),
     )
 
 
-def _at_least(report: Any, severity: Severity) -> Any:
-    from dataclasses import replace
+def _at_least(report: AuditReport, severity: Severity) -> AuditReport:
+    def shown(finding: Finding) -> bool:
+        return finding.severity.at_least(severity)
 
     models = tuple(
-        replace(m, findings=tuple(f for f in m.findings if f.severity.at_least(severity)))
-        for m in report.models
+        replace(
+            model,
+            findings=tuple(filter(shown, model.findings)),
+            known=tuple(filter(shown, model.known)),
+            suppressed=tuple(it for it in model.suppressed if shown(it.finding)),
+        )
+        for model in report.models
     )
     return replace(report, models=models)
 

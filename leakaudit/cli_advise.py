@@ -10,23 +10,19 @@ from typing import Any
 
 import click
 
+from leakaudit import cli_config
 from leakaudit.audit import choose_loss, require_confirmation
+from leakaudit.cli_completion import complete_target
 from leakaudit.cli_options import load_options, shared
 from leakaudit.errors import AuditError, UsageError
+from leakaudit.per_target import load_options_for, loss_for
 from leakaudit.report.escape import plain
 
 
 @click.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @click.option("--layer", metavar="NAME", help="Advise on this layer only.")
-@shared("input_shape", "batch_size", "frozen")
-@click.option(
-    "--loss",
-    type=click.Choice(["auto", "cross-entropy", "bce", "mse"]),
-    default="auto",
-    show_default=True,
-    help="Training loss; auto: bce for one output, else cross-entropy.",
-)
+@shared("input_shape", "batch_size", "frozen", "limit", "loss")
 @click.option(
     "--max-rho",
     type=click.FloatRange(0, 1, min_open=True),
@@ -68,6 +64,7 @@ from leakaudit.report.escape import plain
     default="table",
     show_default=True,
 )
+@cli_config.configured(but=("format",))
 def advise(target: str, **settings: Any) -> None:
     """Find the smallest changes of the architecture that remove a finding.
 
@@ -90,7 +87,8 @@ def advise(target: str, **settings: Any) -> None:
     if write_to is not None:
         check_writable(target, registry.format_of(target), write_to)
     confirm = _confirm_wanted(settings["confirm"])
-    options = load_options(settings)
+    per_target = cli_config.target_options()
+    options = load_options_for(target, load_options(settings), per_target)
     graph = registry.load(target, options)
     if not any(isinstance(node.op, Conv | Linear | Unsupported) for node in graph.nodes):
         raise AuditError(
@@ -98,7 +96,7 @@ def advise(target: str, **settings: Any) -> None:
             "it has no convolution and no dense layer",
             "name the file that holds the network's layers",
         )
-    loss = choose_loss(graph, settings["loss"])
+    loss = choose_loss(graph, loss_for(target, settings["loss"], per_target))
     advice = search(graph, loss, settings["layer"], settings["max_rho"])
     if confirm:
         from leakaudit.advise.confirm import confirm_best

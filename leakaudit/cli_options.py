@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from leakaudit.frontends.interface import LoadOptions
+from leakaudit.limits import parse_limits
 
 
 class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
@@ -30,6 +31,24 @@ class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
         if not shape or min(shape) < 1:
             self.fail(f"{value!r} is not a shape: every size is at least 1", param, ctx)
         return (name if equals else "", shape)
+
+
+class Jobs(click.ParamType[int]):
+    """A number of processes; 0 or `auto` for one per core, which stays 0."""
+
+    name = "jobs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if value == "auto":
+            return 0
+        try:
+            jobs = int(value)
+        except ValueError:
+            jobs = -1
+        if jobs < 0:
+            self.fail(f"{value!r} is not a number of jobs: write 1, 2, ... or auto", param, ctx)
+        return jobs
 
 
 def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -54,6 +73,20 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             metavar="PATTERN",
             help="Parameters that are not trained and send no gradient, e.g. 'encoder.*'.",
         ),
+        "limit": click.option(
+            "--limit",
+            "limits",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="What a model file may cost, e.g. memory_bytes=16GiB; SECURITY.md lists them.",
+        ),
+        "loss": click.option(
+            "--loss",
+            type=click.Choice(["auto", "cross-entropy", "bce", "mse"]),
+            default="auto",
+            show_default=True,
+            help="Training loss; auto: bce for one output, else cross-entropy.",
+        ),
         "counting": click.option(
             "--counting",
             type=click.Choice(["exact", "slides"]),
@@ -69,6 +102,21 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             metavar="DIR",
             help="Folder with further rules (*.toml).",
         ),
+        "jobs": click.option(
+            "-j",
+            "--jobs",
+            type=Jobs(),
+            default="1",
+            show_default=True,
+            metavar="N",
+            help="Audits at a time, in processes that share the cores; 0 or auto: one per core.",
+        ),
+        "cluster": click.option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Run the audits on the Dask cluster of this scheduler, e.g. tcp://host:8786. Its "
+            "workers need leakaudit and the same files at the same paths (shared file system).",
+        ),
     }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,9 +128,10 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def load_options(settings: dict[str, Any]) -> LoadOptions:
-    """How to read a model, from the options `input_shape`, `batch_size` and `frozen`."""
+    """How to read a model, from the options `input_shape`, `batch_size`, `frozen` and `limit`."""
     return LoadOptions(
         input_shapes=dict(settings["input_shapes"]),
         batch_size=settings["batch_size"],
         frozen=settings["frozen"],
+        limits=parse_limits(settings["limits"]),
     )

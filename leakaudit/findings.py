@@ -194,6 +194,63 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A finding that the configuration says to leave out of the count, and the reason it gives."""
+
+    finding: Finding
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Which findings to suppress: those of `rule` on targets and layers that match.
+
+    `target` and `layer` are patterns, None matches all. A pattern for layers matches no finding
+    on the model.
+    """
+
+    rule: str
+    reason: str
+    target: str | None = None
+    layer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoreUse:
+    """How many findings of a run an `Ignore` matched.
+
+    `unused` is set only where the run could have shown a match: its rule was applied, and a target
+    that it is for was audited.
+    """
+
+    ignore: Ignore
+    matched: int
+    unused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineEntry:
+    """A known finding: its target as seen from the baseline's folder, and its fingerprint.
+
+    Rule, layer and severity tell readers what it is, and what a changed layer was known for.
+    """
+
+    target: str
+    rule: str
+    layer: str | None
+    severity: Severity
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineUse:
+    """What a run was compared with. `fixed` holds the known findings that it no longer has."""
+
+    file: str
+    fixed: tuple[BaselineEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Something not audited, with the reason: an operator, a file, a confirmation."""
 
@@ -218,7 +275,11 @@ class ImageReport:
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """Everything said about one target. `error` is set, and the rest empty, where it failed."""
+    """Everything said about one target. `error` is set, and the rest empty, where it failed.
+
+    `findings` are those that count; `suppressed` by the configuration and `known` from the
+    baseline stand apart.
+    """
 
     target: str
     format: str
@@ -233,6 +294,8 @@ class ModelReport:
     images: tuple[ImageReport, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
+    suppressed: tuple[Suppressed, ...] = ()
+    known: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +321,13 @@ class RuleText:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """One run over all targets. `rules` are those applied, whether they found anything or not."""
+    """One run over all targets. `rules` are those applied, whether they found anything or not.
+
+    `baseline` is None where the run was compared with none.
+    """
 
     tool_version: str
     models: tuple[ModelReport, ...]
     rules: tuple[RuleText, ...] = ()
+    ignores: tuple[IgnoreUse, ...] = ()
+    baseline: BaselineUse | None = None

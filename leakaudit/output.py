@@ -9,8 +9,10 @@ from pathlib import Path
 from leakaudit.errors import UsageError
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, option: str = "--output") -> None:
     """Write UTF-8 text atomically: a reader sees the old file or the new one, never a part.
+
+    `option` is the one that named the file, for the error message.
 
     Raises:
         UsageError: The file cannot be written.
@@ -28,7 +30,7 @@ def write_text(path: Path, text: str) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise UsageError(
-            f"--output {path}: it cannot be written ({error.strerror}); name a file in a folder "
+            f"{option} {path}: it cannot be written ({error.strerror}); name a file in a folder "
             "that exists and is writable"
         ) from error
 

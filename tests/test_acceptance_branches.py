@@ -139,7 +139,7 @@ def test_global_average_pooling_stops_the_path() -> None:
     model = audit(SAMPLES / "resnet_gap.pt2")
     at, reason = the_stop(model)
     assert "pool" in at
-    assert reason == "averaging merges 1 x 16 x 8 x 8 values into 1 x 16 x 1 x 1"
+    assert reason.endswith("averaging merges 1 x 16 x 8 x 8 values into 1 x 16 x 1 x 1")
     found = evidence(model, "LA005")  # the 16 averages come back all the same
     assert (found["status"], found["scope"]) == ("confirmed", "end to end")
 

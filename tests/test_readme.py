@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from leakaudit.cli import main
@@ -30,12 +32,21 @@ def test_the_table_of_operators_is_current() -> None:
     assert shown[2:] == rows
 
 
+def every_command(group: click.Group) -> Iterator[click.Command]:
+    yield group
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from every_command(command)
+        else:
+            yield command
+
+
 def test_every_command_and_option_shown_exists() -> None:
-    commands = set(re.findall(r"^\$ leakaudit (\w+)", README, flags=re.MULTILINE))
-    assert commands <= set(main.commands)
+    shown = set(re.findall(r"^\$ leakaudit (\w+)", README, flags=re.MULTILINE))
+    assert shown <= set(main.commands)
     known = {
         option
-        for command in main.commands.values()
+        for command in every_command(main)
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }

@@ -11,7 +11,7 @@ from functools import singledispatch
 from itertools import zip_longest
 from math import prod
 
-from leakaudit.counting.geometry import output_size
+from leakaudit.counting.geometry import spatial_axes
 from leakaudit.graph import Graph, Node, Parameter
 from leakaudit.graph import operators as ops
 
@@ -238,18 +238,7 @@ def _reshape(op: ops.Reshape, node: Node, sizes: Sizes) -> tuple[ops.Operator, S
 def _positions(
     op: ops.Conv | ops.MaxPool | ops.AveragePool, node: Node, spatial: Shape
 ) -> tuple[int, ...]:
-    sizes = tuple(
-        int(output_size(size, kernel, stride, begin + end, dilation))
-        for size, kernel, stride, begin, end, dilation in zip(
-            spatial,
-            op.kernel,
-            op.stride,
-            op.padding_begin,
-            op.padding_end,
-            op.dilation,
-            strict=True,
-        )
-    )
+    sizes = tuple(axis.positions for axis in spatial_axes(op, spatial))
     if min(sizes) < 1:
         raise RefusedChange(f"nothing would be left at {node.name}: its input would be too small")
     return sizes

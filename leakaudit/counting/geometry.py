@@ -8,13 +8,14 @@ meet in the same gradient constraints.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakaudit.graph import Graph, Node
+    from leakaudit.graph.operators import AveragePool, Conv, MaxPool
 
 Quantity = Any  # int or sympy.Expr: the arithmetic is the same, its type depends on the caller
 
@@ -79,6 +80,12 @@ def output_size(
     return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def spatial_axes(op: Conv | MaxPool | AveragePool, sizes: Sequence[int]) -> tuple[Axis, ...]:
+    """The axes over which a window moves; `sizes` are the input's pixels along each of them."""
+    windows = (op.kernel, op.stride, op.padding_begin, op.padding_end, op.dilation)
+    return tuple(Axis(*axis) for axis in zip(sizes, *windows, strict=True))
+
+
 def product_counts(counters: Iterable[Counter[int]]) -> Counter[int]:
     """The counter of products over a grid whose axes have these counters."""
 
@@ -128,19 +135,7 @@ def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:
     weight = graph.parameters[node.parameter("weight") or ""]
     match node.op:
         case Conv() as op:
-            spatial = tuple(
-                Axis(*sizes)
-                for sizes in zip(
-                    shape[2:],
-                    op.kernel,
-                    op.stride,
-                    op.padding_begin,
-                    op.padding_end,
-                    op.dilation,
-                    strict=True,
-                )
-            )
-            axes = (Axis(shape[0]), *spatial)
+            axes = (Axis(shape[0]), *spatial_axes(op, shape[2:]))
             return ConvolutionGeometry(shape[1], weight.shape[0], axes, op.groups, weight.trainable)
         case Linear() as op:
             axes = tuple(Axis(size) for size in shape[:-1]) or (Axis(1),)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from leakaudit.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +18,13 @@ class LoadOptions:
         input_shapes: Shapes the user gave, by input name; the key "" means the only input.
         batch_size: Examples per shared gradient. None: what the file fixes, or 1 where it is open.
         frozen: Name patterns (fnmatch) of parameters that are not trained: they send no gradient.
+        limits: What a model file may cost.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch_size: int | None = None
     frozen: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
 
     def is_frozen(self, parameter: str) -> bool:
         """Whether a pattern of `frozen` matches this parameter name."""
@@ -39,3 +44,13 @@ def layer_name(weight: str | None, node: str, taken: set[str]) -> str:
         name = f"{base}#{count}"
     taken.add(name)
     return name
+
+
+def require_shape(path: str, name: str, shape: Sequence[int], limits: Limits) -> None:
+    """Hold the shape of one tensor against the limits.
+
+    Raises:
+        AuditError: It has too many axes or elements.
+    """
+    limits.require("axes", len(shape), path, f"the number of axes of {name!r}")
+    limits.require("elements", math.prod(shape), path, f"the number of elements of {name!r}")

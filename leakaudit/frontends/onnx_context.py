@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from leakaudit.frontends.interface import LoadOptions
+from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.frontends.onnx_constants import FLOATS, MAX_FOLDED_ELEMENTS
 from leakaudit.frontends.onnx_draft import Draft
 from leakaudit.frontends.onnx_node import NotUnderstoodError, kind, own_name, reads
@@ -24,7 +24,6 @@ from leakaudit.graph.operators import Operator, Unsupported
 Builder = Callable[["Context", onnx.NodeProto], None]
 
 # What may be moved about. Arithmetic, and all that gradients flow through, is floating.
-MAX_ELEMENTS = 2**34  # of one activation: 64 GiB, which a few bytes of a file can ask for
 MAX_MASK_ELEMENTS = 2**24  # 4096 tokens that attend to as many
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
 
@@ -56,6 +55,7 @@ class Context:
         self._weights = weights
         self._origins = Origins(scan.initializers, weights, shapes, options)
         self._convert = convert
+        self._limits = options.limits
         self._tracing = False
         self._outputs = set(outputs)
         self._nodes = scan.nodes
@@ -348,8 +348,9 @@ class Context:
         for _, parameter in parameters:
             self.draft.add_parameter(parameter, self._shapes.shape(parameter.name))
         for tensor in outputs:
-            if math.prod(tensor.shape) > MAX_ELEMENTS and not isinstance(op, Unsupported):
-                raise NotUnderstoodError(f"it gives {math.prod(tensor.shape)} elements")
+            # A few bytes of a file can ask for any size.
+            if not isinstance(op, Unsupported):
+                require_shape(self._weights.target, tensor.name, tensor.shape, self._limits)
             self.draft.add_tensor(tensor)
         node = Node(
             own,

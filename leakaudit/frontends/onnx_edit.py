@@ -11,8 +11,10 @@ from onnx import helper, numpy_helper
 
 from leakaudit.errors import UsageError
 from leakaudit.frontends.onnx_file import PROTOBUF_LIMIT, default_opset, read_model
+from leakaudit.frontends.onnx_native import NativeError, OnnxNative
 from leakaudit.graph import WeightSource
 from leakaudit.graph.operators import Conv
+from leakaudit.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +38,21 @@ class OnnxEdit:
     reshaped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def edited(path: str, edit: OnnxEdit, weights: WeightSource) -> bytes:
+def edited(path: str, edit: OnnxEdit, weights: WeightSource, limits: Limits | None = None) -> bytes:
     """The model of a file with a change, as a file of its own: external data are moved into it.
 
     Args:
         path: The ONNX file; it is only read.
         edit: The change.
         weights: Reads the file's external data.
+        limits: What the file may cost; the defaults where left out.
 
     Raises:
         AuditError: The file cannot be read.
         UsageError: The file states the layer in a way that cannot be edited.
     """
-    model = read_model(path)
+    limits = limits or Limits()
+    model = read_model(path, limits)
     graph = model.graph
     _replace_tensors(graph, edit.tensors)
     if edit.convolution is not None:
@@ -67,10 +71,10 @@ def edited(path: str, edit: OnnxEdit, weights: WeightSource) -> bytes:
     if model.ByteSize() > PROTOBUF_LIMIT:
         raise UsageError("--write: the changed model is larger than 2 GB, more than one file holds")
     try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).splitlines()[0]
-        raise _cannot(f"the changed model would not be valid ({reason})") from error
+        with OnnxNative(path, limits) as native:
+            native.check(model)
+    except NativeError as error:
+        raise _cannot(f"the changed model would not be valid ({error})") from error
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -8,6 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from leakaudit.errors import AuditError
+from leakaudit.limits import Limits
 
 OLDEST_OPSET = 7  # before it broadcasting, Dropout and BatchNormalization meant something else
 PROTOBUF_LIMIT = 2**31 - 1
@@ -16,16 +17,18 @@ _ZIP = b"PK\x03\x04"
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
-def read_model(path: str) -> onnx.ModelProto:
+def read_model(path: str, limits: Limits) -> onnx.ModelProto:
     """Read the file without its external data.
 
     Raises:
-        AuditError: The file is missing, is not a whole ONNX model, or is older than opset 7.
+        AuditError: The file is missing, is not a whole ONNX model, is older than opset 7, or is
+            above a limit.
     """
-    _check_file(path)
+    _check_file(path, limits)
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
-    except DecodeError as error:
+    # ValueError: the protobuf of some versions for what is not UTF-8.
+    except (DecodeError, ValueError) as error:
         raise AuditError(
             path,
             "it is not an ONNX model, or it is truncated",
@@ -56,7 +59,7 @@ def is_default(domain: str) -> bool:
     return domain in _DEFAULT_DOMAINS
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str, limits: Limits) -> None:
     file = Path(path)
     try:
         if file.is_dir():
@@ -82,6 +85,7 @@ def _check_file(path: str) -> None:
             "it is a zip archive, not an ONNX model",
             "unpack it, or name it .pt2 if torch.export wrote it",
         )
+    limits.require("file_bytes", size, path, "its size in bytes")
     if size > PROTOBUF_LIMIT:
         raise AuditError(
             path,

@@ -110,6 +110,9 @@ def evaluate(
         ],
         [helper.make_value_info(name, onnx.TypeProto()) for name in outputs],
     )
+    divisors = node.input[1:2] if node.op_type in ("Div", "Mod") else []
+    if any(values[n].dtype.kind in "iu" and not values[n].all() for n in divisors):
+        raise FoldError(f"{node.op_type} divides by zero")  # numpy would make it 0
     opset = max(opset, _EARLIEST.get(node.op_type, 0))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:

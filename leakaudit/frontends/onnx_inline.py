@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import helper, inliner
+from onnx import helper
 
+from leakaudit.frontends.onnx_native import NativeError, OnnxNative
 from leakaudit.frontends.onnx_node import subgraphs
 
 MAX_INLINED_NODES = 200_000  # a function that calls another twice, thirty deep, is a small file
-_FAILURES = (onnx.checker.ValidationError, DecodeError, RuntimeError, TypeError, ValueError)
 
 _Key = tuple[str, str]
 
 
-def inline_functions(model: onnx.ModelProto) -> None:
+def inline_functions(model: onnx.ModelProto, native: OnnxNative) -> None:
     """Replace calls of the file's own functions by their bodies, in place.
 
     Nothing happens where that is impossible: functions that call themselves, that would grow
@@ -39,8 +38,8 @@ def inline_functions(model: onnx.ModelProto) -> None:
         helper.make_value_info(name, onnx.TypeProto()) for name in names if name not in inputs
     )
     try:
-        inlined = inliner.inline_local_functions(shell)
-    except _FAILURES:
+        inlined = native.inlined(shell)
+    except NativeError:
         return
     del model.graph.node[:]
     model.graph.node.extend(inlined.graph.node)

@@ -7,17 +7,20 @@ from pathlib import Path
 import onnx
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.interface import LoadOptions
+from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.frontends.onnx_context import Context
 from leakaudit.frontends.onnx_file import default_opset, is_default, read_model
 from leakaudit.frontends.onnx_inline import inline_functions
 from leakaudit.frontends.onnx_inputs import resolve_inputs
+from leakaudit.frontends.onnx_limits import REPAIR, require_limits
+from leakaudit.frontends.onnx_native import OnnxNative
 from leakaudit.frontends.onnx_node import kind
 from leakaudit.frontends.onnx_ops import OPERATORS, REFUSED
-from leakaudit.frontends.onnx_scan import REPAIR, Scan
+from leakaudit.frontends.onnx_scan import Scan
 from leakaudit.frontends.onnx_shapes import ShapeInference
 from leakaudit.frontends.onnx_weights import OnnxWeights
 from leakaudit.graph import Graph
+from leakaudit.limits import Deadline
 
 
 def load(path: str, options: LoadOptions) -> Graph:
@@ -27,21 +30,40 @@ def load(path: str, options: LoadOptions) -> Graph:
 
     Raises:
         AuditError: The file is not a readable ONNX model of opset 7 or later, or the sizes of its
-            inputs stay open or contradict the options.
+            inputs stay open or contradict the options, it is above a limit, or reading it ends in
+            a crash of the helper process.
     """
-    model = read_model(path)
+    deadline = options.limits.start(path)
+    model = read_model(path, options.limits)
+    require_limits(path, model, options.limits)
+    with OnnxNative(path, options.limits) as native:
+        try:
+            return _graph(path, model, options, native, deadline)
+        except UnicodeError as error:
+            raise AuditError(path, "a name in it is not UTF-8 text", REPAIR) from error
+
+
+def _graph(
+    path: str,
+    model: onnx.ModelProto,
+    options: LoadOptions,
+    native: OnnxNative,
+    deadline: Deadline,
+) -> Graph:
     for function in model.functions:
         if is_default(function.domain):
             raise AuditError(path, f"it redefines the operator {function.name!r}", REPAIR)
-    inline_functions(model)
+    inline_functions(model, native)
     stored = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in stored]
     if not values:
         raise AuditError(path, "the network has no input", "export the model with its input")
     inputs = resolve_inputs(path, values, options)
-    shapes = ShapeInference(model, inputs.values())
+    for tensor in inputs.values():
+        require_shape(path, tensor.name, tensor.shape, options.limits)
+    shapes = ShapeInference(model, inputs.values(), native)
     weights = OnnxWeights(path, default_opset(model))
-    scan = Scan(path, model.graph, weights, shapes)
+    scan = Scan(path, model.graph, weights, shapes, deadline)
     scan.run()
     functions = {(function.domain, function.name) for function in model.functions}
 
@@ -52,11 +74,15 @@ def load(path: str, options: LoadOptions) -> Graph:
         else:
             context.attempt(node, OPERATORS[node.op_type])
 
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise AuditError(path, f"its output {value.name!r} is not a tensor", REPAIR)
     declared = [value.name for value in model.graph.output]
     context = Context(scan, declared, shapes, weights, options, convert)
     draft = context.draft
     draft.tensors.update(inputs)
     for index, node in enumerate(scan.nodes):
+        deadline.check()
         constant = all(name in weights for name in node.output if name)
         if index not in context.absorbed and not constant:
             convert(context, node)

@@ -79,33 +79,28 @@ def bounded(clip: Callable[[float], ops.Clip]) -> Builder:
 
 
 def where(context: Context, node: onnx.NodeProto) -> None:
-    """Where by a constant condition: each side times 1 or 0 for its places, and the sum of them.
-
-    A side of plain numbers keeps them (minus infinity hides scores), 0 elsewhere.
-    """
+    """Where by a constant condition."""
     chosen = context.array(node, 0)
     shape = context.shape(node.output[0])
     if chosen.dtype.kind != "b":
         raise NotUnderstoodError("its condition is not boolean")
     sides = []
-    for index, places, what in ((1, chosen, "then"), (2, ~chosen, "else")):
+    for index, what in ((1, "then"), (2, "else")):
         name = context.optional(node, index) or ""
-        dtype = context.dtype(node.output[0])
         if context.is_plain(name):
-            number = np.where(places, context.array(node, index), 0).astype(dtype)
-            sides.append((context.new_constant(node, what, number), ""))
-            continue
-        mask = context.new_constant(node, f"{what}_mask", places.astype(dtype))
-        sides.append((context.operand(node, index), mask))
-    terms = []
-    for (name, mask), what in zip(sides, ("then", "else"), strict=True):
-        if mask:
-            size = np.broadcast_shapes(context.shape(name), chosen.shape)
-            name = context.step(node, f"{what}_chosen", ops.Mul(), (name, mask), size)
-        terms.append(name)
-    if np.broadcast_shapes(*(context.shape(name) for name in terms)) != shape:
+            # Numbers that hide something (minus infinity hides scores) are not trained.
+            sides.append(context.new_constant(node, what, context.array(node, index)))
+        else:
+            sides.append(context.operand(node, index))
+    if np.broadcast_shapes(chosen.shape, *map(context.shape, sides)) != shape:
         raise NotUnderstoodError("its output's shape contradicts its inputs")
-    context.layer(node, ops.Add(), terms)
+    for name, whole in zip(sides, (chosen.all(), not chosen.any()), strict=True):
+        if whole and context.is_activation(name) and context.shape(name) == shape:
+            context.layer(node, ops.Identity(), (name,))
+            return
+    # Broadcasting repeats every element of the condition equally often.
+    kept = int(chosen.sum()) * (math.prod(shape) // max(chosen.size, 1))
+    context.layer(node, ops.Where(kept), (context.movable(node, 0), *sides))
 
 
 BUILDERS: Mapping[str, Builder] = {

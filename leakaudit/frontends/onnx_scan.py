@@ -8,11 +8,11 @@ from leakaudit.errors import AuditError
 from leakaudit.frontends.onnx_constants import Constants
 from leakaudit.frontends.onnx_file import is_default
 from leakaudit.frontends.onnx_inline import branch, inline_branch
+from leakaudit.frontends.onnx_limits import REPAIR
 from leakaudit.frontends.onnx_node import NotUnderstoodError, own_name, reads
 from leakaudit.frontends.onnx_shapes import ShapeInference
 from leakaudit.frontends.onnx_weights import OnnxWeights
-
-REPAIR = "find the fault with onnx.checker.check_model and export the model again"
+from leakaudit.limits import Deadline
 
 
 class Scan:
@@ -25,12 +25,18 @@ class Scan:
     """
 
     def __init__(
-        self, path: str, graph: onnx.GraphProto, weights: OnnxWeights, shapes: ShapeInference
+        self,
+        path: str,
+        graph: onnx.GraphProto,
+        weights: OnnxWeights,
+        shapes: ShapeInference,
+        deadline: Deadline,
     ) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.activations: set[str] = set()
         self.initializers: list[str] = []
         self._path = path
+        self._deadline = deadline
         self._weights = weights
         self._shapes = shapes
         self._constants = Constants(weights, shapes)
@@ -44,9 +50,11 @@ class Scan:
         """Go through all nodes.
 
         Raises:
-            AuditError: A node reads what no earlier node computes, or computes a name again.
+            AuditError: A node reads what no earlier node computes, or computes a name again, or
+                it takes too long.
         """
         while self._pending:
+            self._deadline.check()
             node = self._pending.pop()
             own = repr(own_name(len(self.nodes), node))
             for name in reads(node):

@@ -6,28 +6,18 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import defs, helper, numpy_helper, shape_inference
+from onnx import defs, helper, numpy_helper
 
 from leakaudit.frontends.onnx_file import is_default
 from leakaudit.frontends.onnx_inputs import dtype_name
+from leakaudit.frontends.onnx_native import IR_VERSION, NativeError, OnnxNative
 from leakaudit.frontends.onnx_node import reads, subgraphs
 from leakaudit.graph import Tensor
 
 MAX_DATA_ELEMENTS = 1024  # values that decide shapes (axes, target shapes, scales) are short
-IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matters to inference
 # Operators without shape inference of their own: the output's type is the first input's.
 _LIKE_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
-_FAILURES = (
-    MemoryError,  # a number of outputs or a rank that no network has
-    defs.SchemaError,
-    shape_inference.InferenceError,
-    onnx.checker.ValidationError,
-    DecodeError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_FAILURES = (defs.SchemaError, NativeError, TypeError, ValueError)
 
 
 class ShapeInference:
@@ -36,8 +26,11 @@ class ShapeInference:
     One node at a time, so that everything folded so far can decide a shape and no weight is copied.
     """
 
-    def __init__(self, model: onnx.ModelProto, inputs: Iterable[Tensor]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, inputs: Iterable[Tensor], native: OnnxNative
+    ) -> None:
         self._model = model
+        self._native = native
         self._opsets = {
             "" if is_default(entry.domain) else entry.domain: entry.version
             for entry in model.opset_import
@@ -94,12 +87,7 @@ class ShapeInference:
         domain = "" if is_default(node.domain) else node.domain
         schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
         _check_call(node, schema, types)
-        numbers = {name: numpy_helper.from_array(array, name) for name, array in data.items()}
-        opsets = [helper.make_opsetid(key, version) for key, version in self._opsets.items()]
-        found: Mapping[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
-            schema, node, types, numbers, opset_imports=opsets, ir_version=IR_VERSION
-        )
-        return found
+        return self._native.infer_node(node, domain, types, data, self._opsets)
 
     def _infer_model(
         self,
@@ -120,8 +108,7 @@ class ShapeInference:
                 model.graph.initializer.append(numpy_helper.from_array(data[name], name))
             else:
                 model.graph.input.append(helper.make_value_info(name, value))
-        inferred = shape_inference.infer_shapes(model, data_prop=True)
-        return {value.name: value.type for value in inferred.graph.value_info}
+        return self._native.infer_model(model)
 
 
 def _check_call(

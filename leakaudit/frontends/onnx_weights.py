@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from leakaudit.errors import AuditError
 from leakaudit.frontends.onnx_fold import FoldError, evaluate
+from leakaudit.frontends.onnx_limits import external_file
 
 MAX_COMPUTED_ELEMENTS = 2**29  # a small file can ask for any size with ConstantOfShape or Expand
 
@@ -158,26 +159,7 @@ class OnnxWeights:
         return np.frombuffer(data, dtype=dtype).reshape(tuple(tensor.dims))
 
     def _external_file(self, tensor: str, location: str) -> Path:
-        """Find the data file; the model file must not make us read anything outside its folder."""
-        folder = Path(self.target).parent.resolve()
-        parts = location.replace("\\", "/").split("/")
-        outside = (
-            not location
-            or "\0" in location
-            or ".." in parts
-            or parts[0] == ""
-            or parts[0].endswith(":")
-        )
-        try:
-            file = folder if outside else (folder / location).resolve()
-        except (OSError, RuntimeError):  # a loop of links
-            file = folder
-        if outside or not file.is_relative_to(folder):
-            raise AuditError(
-                self.target,
-                f"tensor {tensor!r} names external data outside the model's folder: {location!r}",
-                "put the data file beside the model and refer to it by its name",
-            )
+        file = external_file(self.target, tensor, location)
         if not file.is_file():
             raise AuditError(
                 self.target,

@@ -6,20 +6,19 @@ the archive is trusted: names, sizes, offsets and strides are checked before the
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from leakaudit.errors import AuditError
+from leakaudit.frontends.interface import require_shape
 from leakaudit.frontends.pt2_schema import (
     DTYPES,
     EXPORT_REMEDY,
@@ -27,18 +26,14 @@ from leakaudit.frontends.pt2_schema import (
     dtype_name,
     field,
 )
+from leakaudit.frontends.pt2_zip import ZIP_ERRORS, open_zip
+from leakaudit.limits import Limits
 
 _ITEM_BYTES = {"complex32": 4, "bfloat16": 2}
 _ITEM_BYTES |= {name: 1 for name in DTYPES.values() if name.startswith("float8")}
 
-_MAX_MEMBERS = 100_000
-_MAX_JSON_BYTES = 512 * 2**20
-_MAX_RATIO = 100  # torch stores members uncompressed; a repacked archive stays far below this
 _MAX_SIZE = 2**48
-_MAX_AXES = 32  # numpy's own limit before numpy 2
 _MAX_VIEW_BYTES = 2**30  # how far a stride-0 view may grow beyond what is stored
-
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +62,7 @@ class Archive:
         model: Name of the exported program ("model" in `models/model.json`).
         big_endian: Byte order of the raw tensors.
         tensors: Stored weights and constants by fully qualified name.
+        limits: What reading it may cost.
     """
 
     target: str
@@ -75,15 +71,18 @@ class Archive:
     model: str
     big_endian: bool
     tensors: Mapping[str, StoredTensor]
+    limits: Limits
 
     def program(self) -> dict[str, Any]:
         """Return the parsed `models/<model>.json`.
 
         Raises:
             FormatError: It is damaged or not a JSON object.
+            AuditError: It is larger than the limit.
         """
-        with open_zip(self.source) as archive:
-            return _read_json(archive, f"{self.root}/models/{self.model}.json")
+        member = f"{self.root}/models/{self.model}.json"
+        with open_zip(self.source, self.target, self.limits) as archive:
+            return _read_json(archive, member, self.target, self.limits)
 
     def load(self, name: str) -> npt.NDArray[Any]:
         """Return a stored tensor as a new C-contiguous array of its own dtype.
@@ -105,7 +104,7 @@ class Archive:
             )
         dtype = self._numpy_dtype(stored.dtype, name)
         try:
-            with open_zip(self.source) as archive:
+            with open_zip(self.source, self.target, self.limits) as archive:
                 data = _read(archive, stored.member)
             return _strided(data, dtype, stored, self.big_endian)
         except FormatError as error:
@@ -130,33 +129,19 @@ class Archive:
         return found
 
 
-def open_zip(source: Path | bytes) -> zipfile.ZipFile:
-    """Open the zip, its central directory read.
-
-    Raises:
-        FormatError: It is not a zip or is damaged.
-    """
-    stream: Path | IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        archive = zipfile.ZipFile(stream)
-    except _ZIP_ERRORS as error:
-        raise FormatError("the zip is truncated or damaged") from error
-    # zipfile tolerates leading bytes, so in a truncated archive it can find the directory of a
-    # zip that was stored inside (torch keeps the sample inputs as one).
-    if min((info.header_offset for info in archive.infolist()), default=0) != 0:
-        archive.close()
-        raise FormatError("the zip is truncated or damaged")
-    return archive
-
-
-def open_archive(target: str, source: Path | bytes) -> Archive:
+def open_archive(target: str, source: Path | bytes, limits: Limits) -> Archive:
     """Open an export archive and verify everything that can be verified without reading numbers.
 
     Raises:
         FormatError: Unsafe names or sizes, missing members, inconsistent tensor records.
+        AuditError: It is above a limit.
     """
-    with open_zip(source) as archive:
-        members = _verified_members(archive)
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    limits.require("file_bytes", size, target, "its size in bytes")
+    with open_zip(source, target, limits) as archive:
+        members = _verified_members(archive, target, limits)
+        if sum(info.compress_size for info in members.values()) > size:
+            raise FormatError("members of the archive overlap")
         root = _root(members)
         if _read(archive, f"{root}/archive_format").strip() != b"pt2":
             raise FormatError("the archive format is not 'pt2'")
@@ -174,15 +159,22 @@ def open_archive(target: str, source: Path | bytes) -> Archive:
             # read, and `load` reports every tensor as absent.
             if config in members:
                 tensors |= _stored_tensors(
-                    _read_json(archive, config), f"{root}/data/{folder}", members
+                    _read_json(archive, config, target, limits),
+                    f"{root}/data/{folder}",
+                    members,
+                    target,
+                    limits,
                 )
-    return Archive(target, source, root, model, big_endian, tensors)
+    return Archive(target, source, root, model, big_endian, tensors, limits)
 
 
-def _verified_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _verified_members(
+    archive: zipfile.ZipFile, target: str, limits: Limits
+) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
-    if len(infos) > _MAX_MEMBERS:
-        raise FormatError(f"the archive has {len(infos)} members, more than {_MAX_MEMBERS}")
+    limits.require("members", len(infos), target, "the number of files in the archive")
+    unpacked = sum(info.file_size for info in infos)
+    limits.require("unpacked_bytes", unpacked, target, "its size in bytes when unpacked")
     members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         name = info.filename
@@ -195,8 +187,10 @@ def _verified_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise FormatError(f"the member {name[:80]!r} occurs twice")
         if info.flag_bits & 1:
             raise FormatError(f"the member {name[:80]!r} is encrypted")
-        if info.file_size > _MAX_RATIO * info.compress_size + 2**20:
-            raise FormatError(f"the member {name[:80]!r} unpacks to {info.file_size} bytes")
+        # torch stores members uncompressed; a repacked archive stays far below the limit.
+        if info.file_size > 2**20:
+            ratio = info.file_size // max(info.compress_size, 1)
+            limits.require("ratio", ratio, target, f"the compression ratio of {name[:80]!r}")
         members[name] = info
     return members
 
@@ -231,19 +225,20 @@ def _read(archive: zipfile.ZipFile, member: str) -> bytes:
         return archive.read(member)
     except KeyError as error:
         raise FormatError(f"the member {member[:80]!r} is missing") from error
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise FormatError(f"the member {member[:80]!r} is damaged") from error
 
 
-def _read_json(archive: zipfile.ZipFile, member: str) -> dict[str, Any]:
+def _read_json(
+    archive: zipfile.ZipFile, member: str, target: str, limits: Limits
+) -> dict[str, Any]:
     try:
         size = archive.getinfo(member).file_size
     except KeyError as error:
         raise FormatError(f"the member {member[:80]!r} is missing") from error
-    if size > _MAX_JSON_BYTES:
-        raise FormatError(f"the member {member[:80]!r} has {size} bytes of JSON")
+    limits.require("json_bytes", size, target, f"the size in bytes of {member[:80]!r}")
     try:
-        content = json.loads(_read(archive, member))
+        content = json.loads(_read(archive, member).decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the member {member[:80]!r} is not valid JSON") from error
     if not isinstance(content, dict):
@@ -252,7 +247,11 @@ def _read_json(archive: zipfile.ZipFile, member: str) -> dict[str, Any]:
 
 
 def _stored_tensors(
-    config: dict[str, Any], folder: str, members: Mapping[str, zipfile.ZipInfo]
+    config: dict[str, Any],
+    folder: str,
+    members: Mapping[str, zipfile.ZipInfo],
+    target: str,
+    limits: Limits,
 ) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for name, record in field(config, "config", dict).items():
@@ -271,6 +270,7 @@ def _stored_tensors(
             offset=_static(field(meta, "storage_offset", dict)),
             pickled=field(record, "use_pickle", bool),
         )
+        require_shape(target, name, stored.shape, limits)
         if not stored.pickled:
             _check_bounds(name, stored, members[member].file_size)
         found[name] = stored
@@ -290,7 +290,7 @@ def _item_bytes(dtype: str) -> int:
 
 def _check_bounds(name: str, stored: StoredTensor, stored_bytes: int) -> None:
     item = _item_bytes(stored.dtype)
-    if len(stored.strides) != len(stored.shape) or len(stored.shape) > _MAX_AXES:
+    if len(stored.strides) != len(stored.shape):
         raise FormatError(f"the tensor {name!r} has mismatched sizes and strides")
     # torch writes no bytes at all for a fake or meta tensor; `load` reports it as absent.
     if 0 in stored.shape or stored_bytes == 0:

@@ -46,6 +46,7 @@ from leakaudit.graph.operators import (
     Split,
     Sub,
     Transpose,
+    Where,
 )
 
 Shape = tuple[int, ...]
@@ -84,7 +85,7 @@ def _shapes(
         case Split(axis=axis, sizes=sizes):
             _require(sum(sizes) == source[axis] and min(sizes, default=0) >= 0)
             return [(*source[:axis], size, *source[axis + 1 :]) for size in sizes]
-        case Add() | Sub() | Mul() | Div() | Pow():
+        case Add() | Sub() | Mul() | Div() | Pow() | Where():
             return [np.broadcast_shapes(*inputs)]
         case MatMul():
             return [_matmul(*inputs)]

@@ -6,8 +6,9 @@ import pickletools
 import zipfile
 from pathlib import Path
 
-from leakaudit.frontends.pt2_archive import open_zip
 from leakaudit.frontends.pt2_schema import EXPORT_REMEDY, FormatError
+from leakaudit.frontends.pt2_zip import open_zip
+from leakaudit.limits import Limits
 
 _LFS_POINTER = b"version https://git-lfs"
 _SAVED_PROGRAM = "load the model in Python and save it as an export archive: "
@@ -15,7 +16,7 @@ _PICKLE_REMEDY = f"{_SAVED_PROGRAM}torch.export.save(torch.export.export(model, 
 _MAX_PICKLE_BYTES = 16 * 2**20
 
 
-def describe_foreign(path: str | Path) -> tuple[str, str] | None:
+def describe_foreign(path: str | Path, limits: Limits | None = None) -> tuple[str, str] | None:
     """Say why a `.pt2`, `.pt` or `.pth` file cannot be an export archive.
 
     Nothing is unpickled; a pickle's opcodes are looked at without being run.
@@ -23,6 +24,9 @@ def describe_foreign(path: str | Path) -> tuple[str, str] | None:
     Returns:
         Reason and remedy, one sentence each, or None where the file looks like an archive of
         `torch.export.save`.
+
+    Raises:
+        AuditError: It has more members than the limits allow.
     """
     file = Path(path)
     try:
@@ -49,7 +53,7 @@ def describe_foreign(path: str | Path) -> tuple[str, str] | None:
     if not head.startswith(b"PK"):
         return "this is not an export archive (not a zip)", EXPORT_REMEDY
     try:
-        with open_zip(file) as archive:
+        with open_zip(file, str(path), limits or Limits()) as archive:
             return _describe_zip(archive)
     except FormatError as error:
         return str(error), "fetch or export the file again"

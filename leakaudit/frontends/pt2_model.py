@@ -19,7 +19,7 @@ from leakaudit.frontends import (
     pt2_subgraph,
     pt2_views,
 )
-from leakaudit.frontends.interface import LoadOptions
+from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.frontends.pt2_archive import Archive, open_archive
 from leakaudit.frontends.pt2_arguments import read_argument
 from leakaudit.frontends.pt2_call import Call, Layer
@@ -36,6 +36,7 @@ from leakaudit.frontends.pt2_schema import (
 )
 from leakaudit.frontends.pt2_values import Array, NotUnderstoodError, Stored, Value
 from leakaudit.graph import Graph, Node, Parameter, Tensor
+from leakaudit.limits import Deadline
 
 _SCHEMA_MAJOR = 8  # torch 2.11 to 2.13
 
@@ -47,7 +48,7 @@ def load(path: str, options: LoadOptions) -> Graph:
         AuditError: The file is missing, something else, damaged, or leaves sizes open that the
             options do not give.
     """
-    foreign = describe_foreign(path)
+    foreign = describe_foreign(path, options.limits)
     if foreign is not None:
         raise AuditError(path, *foreign)
     return _read(path, Path(path), options, "pt2")
@@ -64,7 +65,8 @@ def load_bytes(data: bytes, name: str, options: LoadOptions, file_format: str = 
 
 def _read(target: str, source: Path | bytes, options: LoadOptions, file_format: str) -> Graph:
     try:
-        archive = open_archive(target, source)
+        deadline = options.limits.start(target)
+        archive = open_archive(target, source, options.limits)
         program = archive.program()
         version = field(field(program, "schema_version", dict), "major", int)
         if version != _SCHEMA_MAJOR:
@@ -73,7 +75,7 @@ def _read(target: str, source: Path | bytes, options: LoadOptions, file_format: 
                 f"its schema version is {version}, and only {_SCHEMA_MAJOR} is understood",
                 "export the model with torch 2.11 to 2.13",
             )
-        return _Reader(archive, program, options).graph(file_format)
+        return _Reader(archive, program, options, deadline).graph(file_format)
     except (FormatError, RecursionError) as error:
         # Lists nested a thousand deep are the one way to exhaust the stack here.
         text = str(error) if isinstance(error, FormatError) else "it is nested too deeply"
@@ -85,15 +87,20 @@ def _read(target: str, source: Path | bytes, options: LoadOptions, file_format: 
 class _Reader:
     """Walks the calls of one program in order; `values` maps a name to what it now stands for."""
 
-    def __init__(self, archive: Archive, program: dict[str, Any], options: LoadOptions) -> None:
+    def __init__(
+        self, archive: Archive, program: dict[str, Any], options: LoadOptions, deadline: Deadline
+    ) -> None:
         module = field(program, "graph_module", dict)
         self.archive = archive
         self.target = archive.target
         self.options = options
+        self.deadline = deadline
         self.signature = field(module, "signature", dict)
         self.record = field(module, "graph", dict)
         self.metas = field(self.record, "tensor_values", dict)
         self.calls = records(self.record, "nodes")
+        nodes = "the number of its nodes"
+        options.limits.require("nodes", len(self.calls), self.target, nodes)
         self.last_read = self._last_reads()
         self.values: dict[str, Tensor | Stored] = {}
         self.parts = Parts(archive)
@@ -104,6 +111,7 @@ class _Reader:
     def graph(self, file_format: str) -> Graph:
         inputs = self._read_inputs()
         for position, call in enumerate(self.calls):
+            self.deadline.check()
             self._read_call(position, call)
         outputs = [
             value.name
@@ -154,6 +162,8 @@ class _Reader:
     def _read_stored(self, specs: list[tuple[str, str]]) -> None:
         tied = self._tied(specs)
         for name, label in specs:
+            if name in self.values:
+                raise FormatError(f"the parameter {name[:80]!r} is stated twice")
             meta = field(self.metas, name, dict)
             shape = pt2_shapes.fixed_shape(meta)
             stored = self.archive.tensors.get(label)
@@ -360,6 +370,7 @@ class _Reader:
                 f"the shape of {name!r} depends on the data (symbol {str(error)[:80]!r})",
                 "export a model whose shapes follow from the shape of its input",
             ) from error
+        require_shape(self.target, name, shape, self.options.limits)
         tensor = self.parts.new_tensor(name, shape, dtype_name(meta))
         if pt2_shapes.row_major(meta, shape, self.symbols):
             self.parts.row_major.add(tensor.name)

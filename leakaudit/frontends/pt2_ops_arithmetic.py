@@ -28,6 +28,7 @@ from leakaudit.graph.operators import (
     Pow,
     Scale,
     Sub,
+    Where,
 )
 
 Builder = Callable[[Call], Layer]
@@ -251,21 +252,21 @@ def _where(call: Call) -> Layer:
 
 
 def _choose(call: Call, kept: Array, x: Tensor, other: Tensor | Array) -> Layer:
-    """x where `kept`, else `other`: a product with a constant mask, and a sum.
-
-    The same numbers as long as x is finite.
-    """
+    """x where `kept`, else `other`; the whole of one of them is that one itself."""
     dtype = numpy_dtype(_floating(call))
-    if kept.all() and x.shape == call.output.shape:
+    shape = call.output.shape
+    if kept.all() and x.shape == shape:
         return Layer(Identity(), (x.name,))
-    mask = call.sink.constant(kept.astype(dtype)).operand
-    product = call.emit(Mul(), (x, mask), np.broadcast_shapes(x.shape, kept.shape))
     if isinstance(other, Tensor):
-        rest = call.sink.constant((~kept).astype(dtype)).operand
-        shape = np.broadcast_shapes(other.shape, kept.shape)
-        return add(call, product, call.emit(Mul(), (other, rest), shape))
-    filled = np.where(kept, np.zeros((), dtype), other).astype(dtype)
-    return add(call, product, call.sink.constant(filled).operand)
+        if not kept.any() and other.shape == shape:
+            return Layer(Identity(), (other.name,))
+        rest = other.name
+    else:
+        rest = call.sink.constant(np.asarray(other, dtype)).operand.name
+    # Broadcasting repeats every element of the condition equally often.
+    count = int(kept.sum()) * (math.prod(shape) // max(kept.size, 1))
+    condition = call.sink.constant(kept).operand.name
+    return Layer(Where(count), (condition, x.name, rest))
 
 
 BUILDERS: Mapping[str, Builder] = {

@@ -218,12 +218,7 @@ def _slice_scatter(call: Call) -> Layer:
 
 def _select_scatter(call: Call) -> Layer:
     source, new = call.operand("self"), call.operand("src")
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
-    index = call.integer("index", 0)
-    size = (source.shape or (0,))[axis]
-    index += size if index < 0 else 0
-    if not 0 <= index < size:
-        raise NotUnderstoodError("its index lies outside its input")
+    axis, index = _axis_and_index(call, source)
     row = call.emit(Reshape(), (new,), (*source.shape[:axis], 1, *source.shape[axis + 1 :]))
     return _with_range(call, source, axis, range(index, index + 1), row)
 
@@ -260,13 +255,19 @@ def _narrow(call: Call) -> Layer:
 
 def _select(call: Call) -> Layer:
     source = call.operand("self")
+    axis, index = _axis_and_index(call, source)
+    return Layer(Gather(axis, (index,), ()), (source.name,))
+
+
+def _axis_and_index(call: Call, source: Tensor) -> tuple[int, int]:
+    """The arguments `dim` and `index`, both counted from the front."""
     axis = normal_axis(call.integer("dim", 0), len(source.shape))
     index = call.integer("index", 0)
     size = (source.shape or (0,))[axis]
     index += size if index < 0 else 0
     if not 0 <= index < size:
         raise NotUnderstoodError("its index lies outside its input")
-    return Layer(Gather(axis, (index,), ()), (source.name,))
+    return axis, index
 
 
 BUILDERS: Mapping[str, Callable[[Call], Layers]] = {

@@ -193,11 +193,21 @@ def live(nodes: list[Node], outputs: list[str]) -> list[Node]:
 
 
 def named(nodes: list[Node]) -> tuple[Node, ...]:
-    """Name the layers, after dead ones are gone: they must not use up a name."""
+    """Name the layers, after dead ones are gone: they must not use up a name.
+
+    Layers with weights come first: a module may be called `expand`, as torch calls every call of
+    that operator, and its name is the one that the user knows.
+    """
     taken: set[str] = set()
-    return tuple(
-        replace(node, name=layer_name(_named_by(node), node.name, taken)) for node in nodes
-    )
+    names: dict[int, str] = {}
+    order = sorted(range(len(nodes)), key=lambda index: not _is_named(nodes[index]))
+    for index in order:
+        names[index] = layer_name(_named_by(nodes[index]), nodes[index].name, taken)
+    return tuple(replace(node, name=names[index]) for index, node in enumerate(nodes))
+
+
+def _is_named(node: Node) -> bool:
+    return (_named_by(node) or "").endswith(".weight")
 
 
 def _named_by(node: Node) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from leakaudit.errors import AuditError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
+from leakaudit.limits import bounded_memory
 
 FILE_FORMATS = {".onnx": "onnx", ".pt2": "pt2"}
 # Suffixes that PyTorch files carry; the pt2 reader tells what they really are.
@@ -56,11 +57,13 @@ def load(target: str, options: LoadOptions) -> Graph:
         case "onnx":
             from leakaudit.frontends import onnx_model
 
-            return onnx_model.load(target, options)
+            with bounded_memory(options.limits, target):
+                return onnx_model.load(target, options)
         case "pt2":
             from leakaudit.frontends import pt2_model
 
-            return pt2_model.load(target, options)
+            with bounded_memory(options.limits, target):
+                return pt2_model.load(target, options)
         case _:
             from leakaudit.frontends import module
 

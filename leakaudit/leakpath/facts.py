@@ -21,13 +21,15 @@ class Quality(IntEnum):
 
     SCALED = 1  # up to one unknown factor
     ACTIVE = 2  # where the activation is on; elsewhere only o <= 0
-    READ = 3  # on the pixels that the next layer reads
-    EXACT = 4
+    KEPT = 3  # where a stored condition keeps it; elsewhere nothing reads it
+    READ = 4  # on the pixels that the next layer reads
+    EXACT = 5
 
 
 QUALITY_TEXT = {
     Quality.SCALED: "up to one unknown scale",
     Quality.ACTIVE: "where the activation is on",
+    Quality.KEPT: "where a stored condition keeps it",
     Quality.READ: "on the pixels that are read",
     Quality.EXACT: "exactly",
 }

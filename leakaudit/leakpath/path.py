@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from leakaudit.findings import LeakPathReport, PathStep, PathStop
+from leakaudit.findings import LeakPathReport, PathStep
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import Activation
-from leakaudit.leakpath.derivations.registry import derive, stop
+from leakaudit.leakpath.derivations.registry import derive
 from leakaudit.leakpath.facts import (
     QUALITY_TEXT,
     Derivation,
@@ -21,6 +20,7 @@ from leakaudit.leakpath.facts import (
     value,
 )
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.leakpath.stops import stops
 
 
 class SumOverUses(Derivation):
@@ -67,7 +67,7 @@ def find_leak_path(graph: Graph, loss: str) -> LeakPath:
         furthest=target.tensor if target else None,
         furthest_size=prod(graph.tensors[target.tensor].shape) if target else 0,
         steps=tuple(_step(step) for step in steps),
-        stopped=() if reaches else tuple(_stops(known)),
+        stopped=() if reaches else stops(known),
     )
     return LeakPath(known, target, steps, report)
 
@@ -133,23 +133,3 @@ def _step(derivation: Derivation) -> PathStep:
         layer=derivation.node,
         counts=dict(derivation.counts),
     )
-
-
-def _stops(known: Knowledge) -> Iterator[PathStop]:
-    """The nodes that the path reaches and does not pass, with the reason."""
-    stopped: dict[str, PathStop] = {}
-    for node in reversed(known.graph.nodes):
-        activations = [name for name in node.inputs if name in known.graph.tensors]
-        if not activations or all(known.exact(value(name)) for name in activations):
-            continue
-        heads = any(output in known.graph.outputs for output in node.outputs)
-        if not (heads or known.reached(node)):
-            continue
-        # An activation whose reader already stopped the path is its consequence, not one more stop.
-        readers = [use.node.name for output in node.outputs for use in known.graph.uses[output]]
-        if isinstance(node.op, Activation) and readers and all(r in stopped for r in readers):
-            continue
-        reason = stop(node.op, node, known)
-        if reason:
-            stopped[node.name] = PathStop(node.name, reason)
-    return iter(stopped.values())

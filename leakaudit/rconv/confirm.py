@@ -15,6 +15,7 @@ from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.graph.operators import Conv, Linear, Unsupported
 from leakaudit.leakpath.path import LeakPath
+from leakaudit.limits import Limits
 from leakaudit.rconv.device import choose_device
 from leakaudit.rconv.evidence import judge
 from leakaudit.rconv.execute import NotExecutable
@@ -39,6 +40,7 @@ class ConfirmOptions:
     seed: int = 0
     probe: Path | None = None
     time_budget: float | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def confirm(
     try:
         if file is not None:
             progress("comparing with onnxruntime")
-            check_against_onnxruntime(graph, file, weights, inputs)
+            check_against_onnxruntime(graph, file, weights, inputs, options.limits)
         progress("computing the client's gradient")
         trained = time.perf_counter()
         shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)

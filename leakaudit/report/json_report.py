@@ -8,9 +8,11 @@ from importlib.resources import files
 
 from leakaudit.findings import (
     AuditReport,
+    BaselineUse,
     Confirmation,
     Counts,
     Finding,
+    IgnoreUse,
     LayerReport,
     LeakPathReport,
     ModelReport,
@@ -52,6 +54,8 @@ def as_json(report: AuditReport, *, show_seconds: bool = True) -> dict[str, Json
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "leakaudit", "version": report.tool_version},
         "models": [_model(model, show_seconds) for model in report.models],
+        "ignores": [_ignore(use) for use in report.ignores],
+        "baseline": None if report.baseline is None else _baseline(report.baseline),
         "summary": _summary(summarise(report)),
     }
     cleaned = _value(document)
@@ -72,6 +76,11 @@ def _model(model: ModelReport, show_seconds: bool) -> Json:
         "layers": [_layer(layer) for layer in model.layers],
         "leak_path": None if path is None else _leak_path(path),
         "findings": [_finding(finding, show_seconds) for finding in model.findings],
+        "known": [_finding(finding, show_seconds) for finding in model.known],
+        "suppressed": [
+            {"reason": it.reason, "finding": _finding(it.finding, show_seconds)}
+            for it in model.suppressed
+        ],
         "skipped": [{"what": entry.what, "reason": entry.reason} for entry in model.skipped],
         "notes": list(model.notes),
         "images": [
@@ -164,16 +173,48 @@ def _evidence(confirmation: Confirmation, show_seconds: bool) -> Json:
         "solver": confirmation.solver,
         "rank": confirmation.rank,
         "unknowns": confirmation.unknowns,
-        "condition": confirmation.condition,
-        "residual": confirmation.residual,
-        "mse": confirmation.mse,
-        "psnr": confirmation.psnr,
-        "ssim": confirmation.ssim,
+        "condition": _figure(confirmation.condition),
+        "residual": _figure(confirmation.residual),
+        "mse": _figure(confirmation.mse),
+        "psnr": _figure(confirmation.psnr),
+        "ssim": _figure(confirmation.ssim),
         "seconds": confirmation.seconds if show_seconds else None,
         "seed": confirmation.seed,
         "probe": confirmation.probe,
         "reason": confirmation.reason,
         "attempts": list(confirmation.attempts),
+    }
+
+
+def _figure(number: float | None) -> float | None:
+    """Six digits: those after them depend on how many threads added up the sums."""
+    return None if number is None else float(f"{number:.6g}")
+
+
+def _ignore(use: IgnoreUse) -> Json:
+    return {
+        "rule": use.ignore.rule,
+        "target": use.ignore.target,
+        "layer": use.ignore.layer,
+        "reason": use.ignore.reason,
+        "matched": use.matched,
+        "unused": use.unused,
+    }
+
+
+def _baseline(use: BaselineUse) -> Json:
+    return {
+        "file": use.file,
+        "fixed": [
+            {
+                "target": entry.target,
+                "rule": entry.rule,
+                "layer": entry.layer,
+                "severity": entry.severity.value,
+                "fingerprint": entry.fingerprint,
+            }
+            for entry in use.fixed
+        ],
     }
 
 
@@ -184,6 +225,8 @@ def _summary(summary: Summary) -> Json:
         "findings": {severity.value: count for severity, count in summary.findings.items()},
         "confirmed": summary.confirmed,
         "not_reproduced": summary.not_reproduced,
+        "known": summary.known,
+        "suppressed": summary.suppressed,
         "incomplete": summary.incomplete,
         "errors": summary.errors,
     }

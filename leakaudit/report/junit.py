@@ -83,6 +83,10 @@ def _model_case(model: ModelReport, options: RenderOptions) -> ET.Element:
         ]
     if model.counting == "slides":
         output.append(wording.SLIDES_WARNING)
+    if model.known:
+        output.append(f"{wording.count(len(model.known))} known from the baseline")
+    if model.suppressed:
+        output.append(f"{wording.count(len(model.suppressed))} suppressed by the configuration")
     output += [f"note: {plain(note.strip())}" for note in model.notes]
     _finish(case, found, output, options)
     return case

@@ -88,7 +88,7 @@ def rules_of(report: AuditReport) -> tuple[RuleText, ...]:
     """Return the rules applied, and those that only a finding names, with what it says of them."""
     known = {rule.id: rule for rule in report.rules}
     for model in report.models:
-        for finding in model.findings:
+        for finding in (*model.findings, *model.known, *(it.finding for it in model.suppressed)):
             if finding.rule not in known:
                 known[finding.rule] = _from_finding(finding)
     return tuple(known.values())

@@ -58,8 +58,8 @@ class SarifReporter:
         about_path = {rule.id for rule in rules if rule.about_path}
         results: list[Json] = []
         for model in report.models:
-            for finding in model.findings:
-                result = _result(model, finding, index[finding.rule], options)
+            for finding, state in _with_state(report, model):
+                result = _result(model, finding, index[finding.rule], options) | state
                 if finding.rule in about_path and model.leak_path and model.leak_path.steps:
                     result["codeFlows"] = [_code_flow(model, model.leak_path)]
                 results.append(result)
@@ -80,6 +80,27 @@ class SarifReporter:
                 ],
             }
         )
+
+
+def _with_state(report: AuditReport, model: ModelReport) -> list[tuple[Finding, dict[str, Json]]]:
+    """The findings, also those that do not count, with what SARIF says of each state.
+
+    SARIF is where a finding's history is kept, so here they stay: leaving them out would close
+    alerts that are open.
+    """
+    compared = report.baseline is not None
+    new: dict[str, Json] = {"baselineState": "new"} if compared else {}
+    known: dict[str, Json] = {"baselineState": "unchanged"}
+    found = [(finding, new) for finding in model.findings]
+    found += [(finding, known) for finding in model.known]
+    for it in model.suppressed:
+        # A suppression stands above the baseline: it was not compared.
+        state = dict(known) if compared else {}
+        state["suppressions"] = [
+            {"kind": "external", "status": "accepted", "justification": plain(it.reason.strip())}
+        ]
+        found.append((it.finding, state))
+    return found
 
 
 def _driver(report: AuditReport, rules: tuple[RuleText, ...]) -> dict[str, Json]:

@@ -12,6 +12,7 @@ class Summary:
     """Totals. `incomplete` models were audited in part, `errors` not at all.
 
     `confirmed` and `not_reproduced` count findings; `findings` holds every severity, worst first.
+    `suppressed` and `known` findings are in none of these.
     """
 
     models: int
@@ -21,6 +22,8 @@ class Summary:
     not_reproduced: int
     incomplete: int
     errors: int
+    suppressed: int = 0
+    known: int = 0
 
 
 def summarise(report: AuditReport) -> Summary:
@@ -39,4 +42,6 @@ def summarise(report: AuditReport) -> Summary:
         not_reproduced=statuses.count(Status.NOT_REPRODUCED),
         incomplete=sum(not model.complete and model.error is None for model in models),
         errors=sum(model.error is not None for model in models),
+        suppressed=sum(len(model.suppressed) for model in models),
+        known=sum(len(model.known) for model in models),
     )

@@ -220,11 +220,15 @@ def totals(summary: Summary) -> str:
         for severity, number in summary.findings.items()
         if number
     )
-    parts = [found or "no findings"]
+    parts = [found or ("no new findings" if summary.known else "no findings")]
     if found:
         parts.append(f"{count(summary.confirmed)} confirmed")
     if summary.not_reproduced:
         parts.append(f"{count(summary.not_reproduced)} not reproduced")
+    if summary.known:
+        parts.append(f"{count(summary.known)} known from the baseline")
+    if summary.suppressed:
+        parts.append(f"{count(summary.suppressed)} suppressed by the configuration")
     if summary.incomplete:
         parts.append(f"{count(summary.incomplete)} incomplete")
     if summary.errors:

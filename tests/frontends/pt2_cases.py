@@ -241,12 +241,12 @@ ARITHMETIC = {
     "addcdiv": of(lambda x, y, z: torch.addcdiv(x, y, z, value=2), *[(2, 3)] * 3, make=positive),
     "in place": of(lambda x, y: (x * 2).add_(y).mul_(3), (2, 3), (2, 3)),
     "integer constant": of(lambda x: x + torch.arange(3) * x, (2, 3)),
-    "masked_fill": of(lambda x: x.masked_fill(MASK, -1e4), (4, 2, 3), gives=[ops.Mul, ops.Add]),
+    "masked_fill": of(lambda x: x.masked_fill(MASK, -1e4), (4, 2, 3), gives=[ops.Where]),
     "masked_fill with infinity": of(
         lambda x: F.softmax(x.masked_fill(~MASK, float("-inf")), -1), (4, 2, 3)
     ),
     "masked_fill of nothing": of(lambda x: x.masked_fill(MASK & ~MASK, 3).relu(), (2, 3)),
-    "where": of(lambda x, y: torch.where(MASK, x, y), (2, 3), (2, 3), gives=[ops.Mul, ops.Add]),
+    "where": of(lambda x, y: torch.where(MASK, x, y), (2, 3), (2, 3), gives=[ops.Where]),
     "where, a number": of(lambda x: torch.where(MASK, 3.0, x), (2, 3)),
     "two parameters": of(lambda x, u, v: x + (u * v), (2, 3), u=(3,), v=(3,), gives=[ops.Mul]),
 }

@@ -80,7 +80,7 @@ MODELS: dict[str, Callable[[], tuple[onnx.ModelProto, list[type[ops.Operator]]]]
             before=["seen"],
             inits={"seen": np.tril(np.ones((4, 4), bool)), "hidden": np.float32(-np.inf)},
         ),
-        [ops.Mul, ops.Add],
+        [ops.Where],
     ),
     "where chooses": lambda: (
         one(
@@ -90,7 +90,7 @@ MODELS: dict[str, Callable[[], tuple[onnx.ModelProto, list[type[ops.Operator]]]]
             before=["seen"],
             inits={"seen": np.tril(np.ones((4, 4), bool)), "other": numbers(2, 4, 4)},
         ),
-        [ops.Mul, ops.Mul, ops.Add],
+        [ops.Where],
     ),
     "clip by attributes": lambda: (one("Clip", opset=8, min=-0.25, max=0.5), [ops.Clip]),
     "clip from below": lambda: (one("Clip", opset=8, min=-0.25), [ops.Clip]),

@@ -7,7 +7,7 @@ from build import Builder, cnn6, lenet_main
 
 from leakaudit.findings import LeakPathReport
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import LeakyRelu, Unsupported
+from leakaudit.graph.operators import Add, LeakyRelu, Softmax, Transpose, Unsupported
 from leakaudit.leakpath.facts import Quality, value
 from leakaudit.leakpath.path import find_leak_path
 
@@ -59,7 +59,9 @@ def test_two_examples_are_not_separated() -> None:
 
 def test_a_frozen_head_sends_nothing() -> None:
     found = report(lenet_main(head={"trainable": False}))
-    assert reasons(found) == {"fc1": "its weight is frozen: no gradient is sent"}
+    assert reasons(found) == {
+        "fc1": "Linear of flatten (1x192): its weight is frozen: no gradient is sent"
+    }
     assert found.furthest is None
 
 
@@ -98,7 +100,7 @@ def test_a_shared_weight_sends_a_sum() -> None:
     b.same("act1", LeakyRelu(0.2))
     b.linear("fc2", 12, weight="tied", bias=False)
     found = report(b.graph())
-    assert reasons(found) == {"fc2": "its weight is shared"}
+    assert reasons(found) == {"fc2": "Linear of act1 (1x12): its weight is shared"}
     assert found.furthest is None
 
 
@@ -127,7 +129,8 @@ def test_an_unsupported_operator_stops_the_path_with_its_name() -> None:
     found = report(b.graph())
     assert found.furthest == "mystery"
     assert reasons(found) == {
-        "mystery": "unsupported operator com.example::Mystery: its domain is not known"
+        "mystery": "Unsupported of conv1 (1x12x8x8): unsupported operator com.example::Mystery: "
+        "its domain is not known"
     }
 
 
@@ -142,6 +145,44 @@ def test_an_unsupported_head_leaves_nothing_unexplained() -> None:
     b.conv("conv1", 12, 3)
     b.same("head", Unsupported("Mystery", "not known"))
     assert "Mystery" in reasons(report(b.graph()))["head"]
+
+
+def test_a_head_that_only_moves_elements_is_no_reason() -> None:
+    """The reason stands below it: the softmax that it moves the elements of."""
+    b = Builder(1, 4, 12)
+    b.linear("fc1", 5, bias=False)
+    b.same("softmax", Softmax(2))
+    b.node("moved", Transpose((0, 2, 1)), (1, 5, 4))
+    b.flatten()
+    found = report(b.graph())
+    assert reasons(found) == {
+        "softmax": "Softmax of fc1 (1x4x5): softmax forgets what all its inputs have in common"
+    }
+
+
+def test_a_network_of_silent_operators_says_where_it_ends() -> None:
+    """The learned summand sends the gradient of the sum, and no equation gives a value."""
+    b = Builder(1, 6)
+    b.node("sum", Add(), (1, 6), ("input", b.parameter("position", (1, 6))))
+    b.flatten()
+    found = report(b.graph())
+    assert reasons(found) == {
+        "sum": "Add of input (1x6): its gradient passes, and no equation gives a value"
+    }
+
+
+def test_what_stops_behind_a_sum_is_not_repeated_before_it() -> None:
+    """The convolution of a residual block is too small: what stands before it only follows."""
+    b = Builder(1, 3, 8, 8)
+    b.conv("stem", 3, 3, padding=1)
+    stem = b.same("act1", LeakyRelu(0.2))
+    b.conv("inner", 3, 3, padding=1)
+    b.same("act2", LeakyRelu(0.2))
+    branch = b.conv("outer", 3, 3, padding=1)
+    b.node("sum", Add(), b.shape(stem), (stem, branch))
+    b.flatten()
+    b.linear("fc1", 10)
+    assert list(reasons(report(b.graph()))) == ["outer"]
 
 
 @pytest.mark.parametrize(

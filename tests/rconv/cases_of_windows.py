@@ -39,6 +39,24 @@ def shape_cases() -> list[Case]:
             ops.Gather(1, (1,), ()), (X,), by_onnx("Gather", torch.tensor(1), axis=1), label="one"
         ),
     ]
+    seen = torch.tensor([True, False, True, True, False])
+    hidden = torch.tensor([[False], [True], [False], [True]])
+    choices = {
+        "two activations": (seen, X, rand(2, 3, 4, 5, seed=1)),
+        "broadcast to both": (hidden, rand(2, 3, 1, 5), rand(4, 5, seed=1)),
+        "a number": (seen, X, number(-3.0)),
+        "the number kept": (hidden, number(8.0), X),
+    }
+    cases += [
+        Case(
+            ops.Where(int(parts[0].expand(2, 3, 4, 5).sum())),
+            parts,
+            by_onnx("Where"),
+            stored=(0, *(i for i, part in enumerate(parts) if part.dim() == 0)),
+            label=label,
+        )
+        for label, parts in choices.items()
+    ]
     pads = (0, 1, 2, 0, 1, 0, 3, 2)
     cases += [
         Case(

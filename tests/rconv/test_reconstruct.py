@@ -156,7 +156,7 @@ np.save("recovered.npy", result.values["input"].tensor.numpy())
         gradients = client_gradients(model, x, LOSS)
         graph, weights = graph_of(model, IMAGE), weights_of(model)
         result = reconstruct(graph, weights, gradients, LOSS, memory=1)
-        assert {s.solver for s in result.solutions.values()} == {"matrix-free CGLS"}
+        assert all(s.solver.startswith("matrix-free") for s in result.solutions.values())
         assert float((result.values["input"].tensor - x).abs().max()) < 1e-4
 
 

@@ -60,7 +60,14 @@ def test_the_schema_refuses_more_and_less(mixed_report: AuditReport) -> None:
 
 def test_the_structure_of_the_contract(mixed_report: AuditReport) -> None:
     document = json.loads(render(mixed_report))
-    assert list(document) == ["schema_version", "tool", "models", "summary"]
+    assert list(document) == [
+        "schema_version",
+        "tool",
+        "models",
+        "ignores",
+        "baseline",
+        "summary",
+    ]
     model = document["models"][0]
     contract = [
         "target",

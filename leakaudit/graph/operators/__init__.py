@@ -59,6 +59,7 @@ from leakaudit.graph.operators.shape import (
     Slice,
     Split,
     Transpose,
+    Where,
 )
 
 __all__ = [
@@ -118,4 +119,5 @@ __all__ = [
     "Tanh",
     "Transpose",
     "Unsupported",
+    "Where",
 ]

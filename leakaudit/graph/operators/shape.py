@@ -75,6 +75,17 @@ class Pad(Operator):
 
 
 @dataclass(frozen=True, slots=True)
+class Where(Operator):
+    """x where a stored condition holds, y elsewhere: inputs condition (boolean), x, y, broadcast.
+
+    The condition is a parameter, x and y are tensors or parameters. `kept` counts the elements of
+    the output that come from x.
+    """
+
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reduce(Operator):
     """Reduce over `axes` (>= 0). `function`: sum, mean, max, min, prod, l1, l2, log_sum_exp."""
 

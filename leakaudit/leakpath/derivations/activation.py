@@ -19,9 +19,11 @@ from leakaudit.graph.operators import (
     Identity,
     LeakyRelu,
     Mish,
+    Operator,
     Relu,
     Selu,
     Silu,
+    Where,
 )
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
@@ -88,8 +90,9 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
             )
         elif monotone(op) and (
             quality is Quality.EXACT
-            # Pixels that the only reader does not read have gradient 0, whatever their value.
-            or (quality is Quality.READ and _read_by_convolution_alone(known, y))
+            # What the only reader does not read has gradient 0, whatever its value.
+            or (quality is Quality.READ and _read_alone_by(Conv, known, y))
+            or (quality is Quality.KEPT and _read_alone_by(Where, known, y))
         ):
             yield ActivationGradient(
                 node.name, known.input_gradient_fact(node), (gradient(y), value(y))
@@ -103,9 +106,9 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
             )
 
 
-def _read_by_convolution_alone(known: Knowledge, y: str) -> bool:
+def _read_alone_by(kind: type[Operator], known: Knowledge, y: str) -> bool:
     uses = known.graph.uses[y]
-    return len(uses) == 1 and isinstance(uses[0].node.op, Conv) and y not in known.graph.outputs
+    return len(uses) == 1 and isinstance(uses[0].node.op, kind) and y not in known.graph.outputs
 
 
 def stop(op: Activation, node: Node, known: Knowledge) -> str | None:

@@ -45,11 +45,13 @@ from leakaudit.graph.operators import (
     Sub,
     Transpose,
     Unsupported,
+    Where,
 )
 from leakaudit.leakpath.derivations import (
     activation,
     affine,
     arithmetic,
+    choice,
     convolution,
     general,
     linear,
@@ -116,6 +118,7 @@ FAMILIES = {
     Split: selection,
     Sub: arithmetic,
     Transpose: rearrange,
+    Where: choice,
 }
 for operator, family in FAMILIES.items():
     derive_own.register(operator, family.derive)

@@ -20,6 +20,7 @@ from leakaudit.graph.operators import (
     Slice,
     Split,
     Transpose,
+    Where,
 )
 from leakaudit.rconv.execute.interface import (
     Inputs,
@@ -127,6 +128,14 @@ _PADDING: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "edge": lambda position, size: position.clamp(0, size - 1),
     "wrap": lambda position, size: position.remainder(size),
 }
+
+
+def where(op: Where, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
+    """The second input where the first is true, the third elsewhere.
+
+    What is not chosen has no part in the result: infinite or undefined numbers stay where they are.
+    """
+    return (torch.where(x[0], x[1], x[2]),)
 
 
 def reduce(op: Reduce, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:

@@ -6,12 +6,26 @@ import torch
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Activation, Celu, Elu, LeakyRelu, PRelu, Selu
+from leakaudit.graph.operators import (
+    Activation,
+    Celu,
+    Clip,
+    Elu,
+    Identity,
+    LeakyRelu,
+    PRelu,
+    Relu,
+    Selu,
+)
 from leakaudit.leakpath.derivations import activation
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.rconv import activations
 from leakaudit.rconv.relu import flat_ends, settle
+from leakaudit.rconv.replay.rounding import rounding
 from leakaudit.rconv.state import Known, PathBroken, State
+
+# Beyond this magnification one saturated output would put all others in doubt.
+_FLATTEST = 1e-6
 
 
 def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
@@ -27,11 +41,20 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     ends = flat_ends(op)
     y = settle(state, node, ends) if ends else known.tensor
     if isinstance(op, LeakyRelu | PRelu | Elu | Celu | Selu):
-        # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign. The
-        # rounding of coarse gradients is no measure here: 16 epsilons of bfloat16 are an eighth.
-        rounding = 16 * torch.finfo(y.dtype).eps * float(y.abs().max())
-        y = torch.where(y.abs() <= rounding, torch.zeros_like(y), y)
+        # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
+        y = torch.where(y.abs() <= _sign_rounding(state, known), torch.zeros_like(y), y)
     return node, op, Known(y, known.mask, known.error), slope
+
+
+def _sign_rounding(state: State, y: Known) -> float:
+    """What is so small that its sign says nothing, by double precision alone.
+
+    The rounding of coarse gradients is no measure here: 16 epsilons of bfloat16 are an eighth. Nor
+    is the error of an ill-conditioned system: it would silence outputs that are small but known.
+    """
+    epsilon, largest = torch.finfo(y.tensor.dtype).eps, float(y.tensor.abs().max())
+    error = y.error * epsilon / state.precision
+    return max(16 * epsilon * largest, min(error, 1e4 * epsilon * largest))
 
 
 def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
@@ -54,6 +77,16 @@ def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     mask = torch.isfinite(o)
     if y.mask is not None:
         mask &= y.mask
-    return Known(
-        torch.where(mask, o, torch.zeros_like(o)), None if bool(mask.all()) else mask, y.error
-    )
+    o = torch.where(mask, o, torch.zeros_like(o))
+    return Known(o, None if bool(mask.all()) else mask, _error(state, op, y, slope, mask))
+
+
+def _error(state: State, op: Activation, y: Known, slope: Tensor | None, mask: Tensor) -> float:
+    """The error of o: that of y, magnified where the activation is flattest."""
+    if isinstance(op, Identity) or not bool(mask.any()):
+        return y.error
+    slopes = activations.derivative(op, y.tensor, slope)[mask].abs()
+    # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
+    straight = isinstance(op, Relu | LeakyRelu | PRelu | Clip)
+    error = y.error if straight else y.error + rounding(state, y.tensor)
+    return error / max(float(slopes.min()), _FLATTEST)

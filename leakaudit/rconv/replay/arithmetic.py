@@ -8,6 +8,7 @@ from torch import Tensor
 from leakaudit.graph.operators import Add, BatchNorm, Div, Mul, Scale, Sub
 from leakaudit.leakpath.derivations import arithmetic, normalisation
 from leakaudit.leakpath.facts import value
+from leakaudit.rconv.replay.rounding import rounding
 from leakaudit.rconv.state import Known, PathBroken, State
 
 
@@ -17,16 +18,19 @@ def branch_value(step: arithmetic.BranchValue, state: State) -> Known:
     y = state.known[value(node.outputs[0])]
     index = node.inputs.index(step.conclusion.tensor)
     if isinstance(node.op, Scale):
-        return Known((y.tensor - node.op.offset) / node.op.factor, y.mask, y.error)
+        error = y.error + (rounding(state, y.tensor) if node.op.offset else 0.0)
+        x = (y.tensor - node.op.offset) / node.op.factor
+        return Known(x, y.mask, error / abs(node.op.factor))
     other_name = node.inputs[1 - index]
     known = state.known.get(value(other_name))
     other = known.tensor if known else state.weights[other_name]
     error = y.error + (known.error if known else 0.0)
     match node.op:
         case Add():
-            return Known(y.tensor - other, y.mask, error)
+            return Known(y.tensor - other, y.mask, error + rounding(state, y.tensor))
         case Sub():
-            return Known(y.tensor + other if index == 0 else other - y.tensor, y.mask, error)
+            x = y.tensor + other if index == 0 else other - y.tensor
+            return Known(x, y.mask, error + rounding(state, y.tensor))
         case Div():
             return Known(y.tensor * other, y.mask, error * float(other.abs().max()))
         case Mul():
@@ -53,7 +57,8 @@ def batch_norm_inverse(step: normalisation.BatchNormInverse, state: State) -> Kn
     _require_nonzero(step.node, scale)
     gain = torch.sqrt(channel("variance", 1.0) + node.op.epsilon) / scale
     x = (y.tensor - channel("bias", 0.0)) * gain + channel("mean", 0.0)
-    return Known(x, y.mask, y.error * float(gain.abs().max()))
+    error = y.error + rounding(state, y.tensor)
+    return Known(x, y.mask, error * float(gain.abs().max()))
 
 
 def normalisation_bias_gradient(step: normalisation.BiasGradient, state: State) -> Known:

@@ -9,6 +9,7 @@ from leakaudit.graph import Node
 from leakaudit.graph.operators import Linear
 from leakaudit.leakpath.derivations import linear
 from leakaudit.leakpath.facts import Derivation, gradient, value
+from leakaudit.rconv.replay.rounding import rounding
 from leakaudit.rconv.state import Known, PathBroken, State
 
 
@@ -77,7 +78,8 @@ def value_from_gradient(step: linear.ValueFromGradient, state: State) -> Known:
             step.node, f"its output gradient has rank {rank}, {G.shape[0]} rows are to be separated"
         )
     x = Vh.T @ ((U.T @ dW) / singular[:, None])
-    return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape))
+    error = rounding(state, dW) / float(singular[-1])
+    return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape), error=error)
 
 
 def value_from_output(step: linear.ValueFromOutput, state: State) -> Known:
@@ -91,7 +93,8 @@ def value_from_output(step: linear.ValueFromOutput, state: State) -> Known:
     if rank < op.in_features:
         raise PathBroken(step.node, f"its weight has rank {rank}, {op.in_features} are needed")
     x = ((z @ U) / (op.alpha * singular)) @ Vh
-    return Known(x, error=known.error * float(1 / singular[-1]))
+    error = known.error + rounding(state, known.tensor)
+    return Known(x, error=error / float(singular[-1]))
 
 
 def input_gradient(step: linear.InputGradient, state: State) -> Known:

@@ -14,6 +14,9 @@ from leakaudit.leakpath.derivations import (
     arithmetic as arithmetics,
 )
 from leakaudit.leakpath.derivations import (
+    choice as choices,
+)
+from leakaudit.leakpath.derivations import (
     convolution as convolutions,
 )
 from leakaudit.leakpath.derivations import (
@@ -32,7 +35,15 @@ from leakaudit.leakpath.derivations import (
     selection as selections,
 )
 from leakaudit.leakpath.facts import Derivation
-from leakaudit.rconv.replay import activation, arithmetic, convolution, general, linear, rearrange
+from leakaudit.rconv.replay import (
+    activation,
+    arithmetic,
+    choice,
+    convolution,
+    general,
+    linear,
+    rearrange,
+)
 from leakaudit.rconv.state import Known, State
 
 
@@ -52,6 +63,7 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     activations.ActivationInverse: activation.pre_activation,
     arithmetics.BranchValue: arithmetic.branch_value,
     arithmetics.ProductGradient: general.pull_back,
+    choices.KeptValue: choice.kept_value,
     convolutions.BiasGradient: convolution.bias_gradient,
     convolutions.ConvolutionInputGradient: convolution.input_gradient,
     convolutions.ConvolutionValue: convolution.layer_value,

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
 from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.rconv.phases import phase_systems
 from leakaudit.rconv.solvers.interface import LayerSystem
+from leakaudit.rconv.solvers.normal_operator import NormalOperator
 
 _CHUNK = 8_000_000  # numbers in one batch of patch Gram matrices: 64 MB
 
 
-def normal_matrix(
-    system: LayerSystem, gradient_scale: Tensor | None, weight_scale: Tensor | None
-) -> Tensor:
+def normal_matrix(system: LayerSystem, operator: NormalOperator) -> Tensor:
     """SᵀS of shape (|X|, |X|), unknowns in the order of x (B, N, H..) flattened.
 
     Args:
         system: The layer.
-        gradient_scale: Row scale per filter of the gradient constraints, None to leave them out.
-        weight_scale: The same for the weight constraints.
+        operator: Its equations, scaled.
     """
     shape = system.convolution.input_shape
-    unknowns = 1
-    for size in shape:
-        unknowns *= size
+    unknowns = prod(shape)
     H = system.w.new_zeros((unknowns, unknowns))
-    if gradient_scale is not None and system.G is not None:
-        _add_gradient_constraints(H, system.geometry, system.G, gradient_scale, shape)
-    if weight_scale is not None and system.mask is not None:
-        w = system.w * weight_scale.view(-1, *[1] * (system.w.dim() - 1))
-        _add_weight_constraints(H, system.geometry, w, system.mask, shape)
+    if operator.gradient is not None:
+        scale = operator.gradient.scale
+        _add_gradient_constraints(H, system.geometry, operator.gradient.G, scale, shape)
+    if operator.weight is not None:
+        _add_weight_constraints(H, system.geometry, operator.weight.W, operator.weight.mask, shape)
     return H
 
 
@@ -52,7 +50,7 @@ def _add_gradient_constraints(
 
 
 def _add_weight_constraints(
-    H: Tensor, layer: ConvolutionGeometry, w: Tensor, mask: Tensor, shape: tuple[int, ...]
+    H: Tensor, layer: ConvolutionGeometry, W: Tensor, mask: Tensor, shape: tuple[int, ...]
 ) -> None:
     f, n = layer.filters // layer.groups, layer.channels // layer.groups
     unknowns = H.shape[0]
@@ -63,7 +61,7 @@ def _add_weight_constraints(
     known = mask.transpose(0, 1).reshape(layer.filters, L)  # (F, L)
     flat = H.view(-1)
     for group in range(layer.groups):
-        rows = w[group * f : (group + 1) * f].reshape(f, n * k)
+        rows = W[group]  # (f, n·k)
         members = numbers[group * n : (group + 1) * n]  # (n, B·H..)
         for start in range(0, L, max(1, _CHUNK // (n * k) ** 2)):
             at = slice(start, min(L, start + max(1, _CHUNK // (n * k) ** 2)))
@@ -97,7 +95,4 @@ def _patches(layer: ConvolutionGeometry) -> tuple[Tensor, Tensor]:
 
 def _unknown_numbers(shape: tuple[int, ...]) -> Tensor:
     """Number of each unknown in x (B, N, H..) flattened, arranged (N, B·H..)."""
-    total = 1
-    for size in shape:
-        total *= size
-    return torch.arange(total).reshape(shape).transpose(0, 1).reshape(shape[1], -1)
+    return torch.arange(prod(shape)).reshape(shape).transpose(0, 1).reshape(shape[1], -1)

@@ -14,12 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from leakaudit.rconv.solvers.cgls import cgls
-from leakaudit.rconv.solvers.equations import equations
+from leakaudit.rconv.solvers.conjugate_gradients import least_squares
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.normal import normal_matrix
+from leakaudit.rconv.solvers.normal_operator import NormalOperator
 
-NAME = "normal matrix, Cholesky-preconditioned CGLS"
+NAME = "normal matrix, Cholesky-preconditioned conjugate gradients"
 NAME_SINGULAR = "normal matrix, eigenvalues"
 # Eigenvalues of a normal matrix carry errors of about 1e-16 of the largest, so singular values
 # are resolved to about 1e-8 of the largest; below this share they count as zero.
@@ -28,10 +28,9 @@ RESOLVED = 1e-7
 
 def solve(system: LayerSystem, reason: str) -> Solution:
     """Solve the stacked equations; minimum-norm where their rank is not full."""
-    pairs, gradient_scale, weight_scale = equations(system)
-    H = normal_matrix(system, gradient_scale, weight_scale)  # (n, n), n = |X|
+    operator = NormalOperator(system)
+    H = normal_matrix(system, operator)  # (n, n), n = |X|
     unknowns = H.shape[0]
-    shape = system.convolution.input_shape
     # Pixels that nothing reads have a zero row; they would make the matrix singular for no reason
     # but themselves. They stay 0 in the solution and lack in the rank.
     live = torch.diagonal(H) > 0
@@ -40,7 +39,7 @@ def solve(system: LayerSystem, reason: str) -> Solution:
     if int(info) == 0:
         largest, smallest = extreme_singular_values(reduced, factor)
         if smallest > max(RESOLVED, system.precision) * largest:
-            end = cgls(pairs, shape, _preconditioner(factor, live))
+            end = least_squares(operator, _preconditioner(factor, live))
             rank, condition = reduced.shape[0], largest / smallest
             return Solution(
                 end.x, NAME, reason, unknowns, rank, condition, end.residual, end.iterations
@@ -58,7 +57,7 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         result[live] = kept @ ((kept.T @ flat[live]) / values[keep])
         return result.reshape(y.shape)
 
-    end = cgls(pairs, shape, project)
+    end = least_squares(operator, project)
     unread = torch.eye(unknowns, dtype=H.dtype, device=H.device)[:, ~live]
     open_ = H.new_zeros((unknowns, int((~keep).sum())))
     open_[live] = vectors[:, ~keep]

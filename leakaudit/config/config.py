@@ -1,0 +1,176 @@
+"""A configuration, read and checked.
+
+For every setting the first of these holds: the command line; the configuration's `[[target]]`
+entries that match the target, the last one first; the configuration; the default. A list on the
+command line replaces the configuration's list, it does not add to it. Relative paths, and patterns
+for targets with a slash, start from the folder of the configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import NoReturn
+
+from leakaudit.config.keys import IGNORE_KEYS, OPTIONS, OTHERS, TABLES, TARGET_KEYS
+from leakaudit.config.values import Check, Mistake
+from leakaudit.errors import UsageError
+from leakaudit.findings import Ignore, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """One `[[target]]`: settings for the targets that `match` fits; None where it says nothing."""
+
+    match: str
+    input_shapes: tuple[str, ...] | None = None
+    batch_size: int | None = None
+    frozen: tuple[str, ...] | None = None
+    loss: str | None = None
+    severities: Mapping[str, Severity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a configuration says.
+
+    Attributes:
+        file: Where it stands, None where there is none.
+        options: Values by the long name of the option, as the command line would give them.
+        targets: What to audit where the command line names nothing.
+        severities: Severities by rule (id or slug).
+        per_target: The `[[target]]` entries, in their order.
+        ignores: The `[[ignore]]` entries, in their order.
+    """
+
+    file: Path | None = None
+    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    targets: tuple[str, ...] = ()
+    severities: Mapping[str, Severity] = field(default_factory=lambda: MappingProxyType({}))
+    per_target: tuple[TargetSettings, ...] = ()
+    ignores: tuple[Ignore, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its relative paths start."""
+        return self.file.parent if self.file is not None else Path()
+
+
+def parse(data: Mapping[str, object], file: Path) -> Config:
+    """Check the contents of a configuration.
+
+    Args:
+        data: The table as TOML gives it.
+        file: Where it stands.
+
+    Raises:
+        UsageError: An unknown key or a value of the wrong type; the text names file and key.
+    """
+    return _Reader(file).config(data)
+
+
+class _Reader:
+    """Checks one file's contents; every error names the file and the key."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def config(self, data: Mapping[str, object]) -> Config:
+        """The whole configuration."""
+        known = [*OTHERS, *OPTIONS, *TABLES, "target", "ignore"]
+        self.check_keys(data, known, "")
+        options = {
+            key: self.value(data[key], check, key) for key, check in OPTIONS.items() if key in data
+        }
+        for key, (option, check) in TABLES.items():
+            if key in data:
+                options[option] = self.value(data[key], check, key)
+        others = {
+            key: self.value(data[key], check, key) for key, check in OTHERS.items() if key in data
+        }
+        return Config(
+            file=self.file,
+            options=MappingProxyType(options),
+            per_target=tuple(
+                self.target(entry, f"target {number}: ")
+                for number, entry in self.entries(data, "target")
+            ),
+            ignores=tuple(
+                self.ignore(entry, f"ignore {number}: ")
+                for number, entry in self.entries(data, "ignore")
+            ),
+            **others,  # type: ignore[arg-type]
+        )
+
+    def target(self, entry: Mapping[str, object], where: str) -> TargetSettings:
+        """One `[[target]]`."""
+        values = self.table(entry, TARGET_KEYS, where, required=("match",))
+        names = {key: key.replace("-", "_") for key in values} | {"input-shape": "input_shapes"}
+        return TargetSettings(**{names[key]: value for key, value in values.items()})  # type: ignore[arg-type]
+
+    def ignore(self, entry: Mapping[str, object], where: str) -> Ignore:
+        """One `[[ignore]]`."""
+        values = self.table(entry, IGNORE_KEYS, where, required=("rule", "reason"))
+        return Ignore(**values)  # type: ignore[arg-type]
+
+    def entries(self, data: Mapping[str, object], key: str) -> list[tuple[int, dict[str, object]]]:
+        """The tables of an array of tables, numbered from 1."""
+        entries = data.get(key, [])
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            example = (
+                '`rule = "LA010"` and `reason = "..."` (a reason is required)'
+                if key == "ignore"
+                else '`match = "models/*.onnx"`'
+            )
+            self.fail(key, f"this is an array of tables: write [[{key}]] and below it {example}")
+        return list(enumerate(entries, start=1))
+
+    def table(
+        self,
+        entry: Mapping[str, object],
+        checks: Mapping[str, Check],
+        where: str,
+        required: Collection[str],
+    ) -> dict[str, object]:
+        """The checked values of a table in an array."""
+        self.check_keys(entry, checks, where)
+        values = {key: self.value(value, checks[key], where + key) for key, value in entry.items()}
+        for key in required:
+            given = values.get(key)
+            if not isinstance(given, str) or not given.strip():
+                why = ": say why this is accepted" if key == "reason" else ""
+                self.fail(where + key, f"it is required and must not be empty{why}")
+        return values
+
+    def check_keys(self, data: Mapping[str, object], known: Collection[str], where: str) -> None:
+        """Refuse a key that is not known, and suggest the nearest."""
+        for key in data:
+            if key in known:
+                continue
+            near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1)
+            if near:
+                hint = f"did you mean {near[0]}?"
+            elif key == "tool" and not where:
+                hint = "outside pyproject.toml the keys stand at the top, without [tool.leakaudit]"
+            else:
+                hint = f"known: {', '.join(sorted(known))}"
+            raise UsageError(f"{self.file}: {where}unknown key {key!r}; {hint}")
+
+    def value(self, value: object, check: Check, key: str) -> object:
+        """One value, checked."""
+        try:
+            return check(value, self.file.parent)
+        except Mistake as mistake:
+            self.fail(key, f"{mistake}, and this is {_shown(value)}")
+
+    def fail(self, key: str, text: str) -> NoReturn:
+        """Raise the error on one key."""
+        raise UsageError(f"{self.file}: {key}: {text}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

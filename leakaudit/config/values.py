@@ -1,0 +1,121 @@
+"""Kinds of values in a configuration, and what each is made into.
+
+A check takes a value as TOML gives it and the folder of the file, and returns what the command line
+would have given; it raises `Mistake` with what it wants instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from leakaudit.errors import UsageError
+from leakaudit.findings import Severity
+from leakaudit.limits import parse_limits
+from leakaudit.targets import from_folder
+
+Check = Callable[[object, Path], object]
+
+
+class Mistake(Exception):
+    """A value of the wrong type; the text says what is wanted."""
+
+
+def boolean(value: object, _folder: Path) -> bool:
+    """`true` or `false`."""
+    if not isinstance(value, bool):
+        raise Mistake("true or false is wanted")
+    return value
+
+
+def integer(value: object, _folder: Path) -> int:
+    """A whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Mistake("a whole number is wanted")
+    return value
+
+
+def number(value: object, _folder: Path) -> float:
+    """A number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Mistake("a number is wanted")
+    return value
+
+
+def text(value: object, _folder: Path) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise Mistake("a string is wanted")
+    return value
+
+
+def texts(value: object, folder: Path) -> tuple[str, ...]:
+    """An array of strings, or one string."""
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise Mistake("a string or an array of strings is wanted")
+    return tuple(text(entry, folder) for entry in entries)
+
+
+def shapes(value: object, folder: Path) -> tuple[str, ...]:
+    """Input shapes as `--input-shape` takes them; an array of numbers is one shape."""
+    if isinstance(value, list) and value and all(type(size) is int for size in value):
+        return (",".join(map(str, value)),)
+    try:
+        return texts(value, folder)
+    except Mistake:
+        raise Mistake(
+            'a shape like "1,3,32,32" or [1, 3, 32, 32], or an array of "NAME=SIZES" is wanted'
+        ) from None
+
+
+def text_or_integer(value: object, _folder: Path) -> str:
+    """A string, or a whole number."""
+    if type(value) not in (str, int):
+        raise Mistake("a whole number or a string is wanted")
+    return str(value)
+
+
+def path(value: object, folder: Path) -> str:
+    """A path, relative to the configuration; as seen from the working folder."""
+    return os.path.relpath(folder / text(value, folder))
+
+
+def paths(value: object, folder: Path) -> tuple[str, ...]:
+    """Paths, relative to the configuration."""
+    return tuple(path(entry, folder) for entry in texts(value, folder))
+
+
+def report_files(value: object, folder: Path) -> tuple[str, ...]:
+    """`FORMAT=FILE`, the file relative to the configuration."""
+    pairs = [entry.partition("=") for entry in texts(value, folder)]
+    return tuple(f"{kind}={path(file, folder) if file else ''}" for kind, _equals, file in pairs)
+
+
+def targets(value: object, folder: Path) -> tuple[str, ...]:
+    """What to audit: files and folders relative to the configuration, or importable objects."""
+    return tuple(from_folder(folder, entry) for entry in texts(value, folder))
+
+
+def severities(value: object, _folder: Path) -> dict[str, Severity]:
+    """A table of rules and their severities."""
+    if not isinstance(value, dict):
+        raise Mistake('a table like { LA003 = "low" } is wanted')
+    known = ", ".join(Severity)
+    for rule, severity in value.items():
+        if not isinstance(severity, str) or severity not in list(Severity):
+            raise Mistake(f"the severity of {rule} is {severity!r}; one of {known} is wanted")
+    return {rule: Severity(severity) for rule, severity in value.items()}
+
+
+def limits(value: object, _folder: Path) -> tuple[str, ...]:
+    """A table of limits, as `--limit` takes them: `NAME=VALUE`."""
+    if not isinstance(value, dict):
+        raise Mistake('a table like { file_bytes = "8GiB" } is wanted')
+    pairs = tuple(f"{name}={entry}" for name, entry in value.items())
+    try:
+        parse_limits(pairs)
+    except UsageError as error:
+        raise Mistake(str(error)) from error
+    return pairs

@@ -1,0 +1,173 @@
+"""Preconditioned conjugate gradients on the normal equations, with residuals taken afresh.
+
+The recurrences of conjugate gradients on SᵀS lose digits. So a run ends after some digits; the
+misfit is then computed anew from the equations themselves, and a further run corrects what it shows
+(iterative refinement; Björck, Numerical Methods for Least Squares Problems, 1996, sections 2.9 and
+7.4). The result is as accurate as the equations allow, and no vector as long as the right-hand side
+is ever stored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakaudit.rconv.solvers.normal_operator import NormalOperator
+
+Preconditioner = Callable[[Tensor], Tensor]
+
+ITERATION_LIMIT = 3000
+# A run ends when the gradient of the misfit, as the preconditioner measures it, has shrunk to this.
+RUN_TOLERANCE = 1e-8
+# The whole ends when the residual, relative to the right-hand side, is rounding, or the gradient,
+# relative to the operator's norm and the residual, is (Paige and Saunders, LSQR, 1982).
+RESIDUAL_TOLERANCE = 2e-15
+GRADIENT_TOLERANCE = 1e-12
+# A run that shrinks the gradient by less has met rounding.
+PROGRESS = 0.2
+# Search directions kept for estimates of the singular values: the first ones lean to the largest,
+# the last ones to the smallest.
+_FIRST, _LAST = 3, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Iterate:
+    """Where the iteration ended.
+
+    Attributes:
+        x: The solution.
+        iterations: Done, over all runs.
+        residual: ||rhs - S x|| / ||rhs||.
+        converged: Whether a stopping test was met, or rounding.
+        spectrum: What was seen of the singular values of S.
+    """
+
+    x: Tensor
+    iterations: int
+    residual: float
+    converged: bool
+    spectrum: Spectrum
+
+
+class Spectrum:
+    """Extreme singular values of S, estimated from inside its spectrum (Rayleigh and Ritz)."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._first: list[tuple[Tensor, Tensor]] = []
+        self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=_LAST)
+        self._range: tuple[Tensor, Tensor] | None = None  # of all quotients
+
+    def see(self, direction: Tensor, image: Tensor) -> None:
+        """Take in a direction p and SᵀS p."""
+        norm = direction.norm()
+        quotient = torch.sum(direction * image) / norm**2
+        low, high = self._range or (quotient, quotient)
+        self._range = torch.minimum(low, quotient), torch.maximum(high, quotient)
+        kept = self._first if len(self._first) < _FIRST else self._last
+        kept.append((direction / norm, image / norm))
+
+    def extremes(self) -> tuple[float, float]:
+        """Largest and smallest singular value; the true ones lie outside, or are equal."""
+        if self._range is None:
+            return 0.0, 0.0
+        seen = [*self._first, *self._last]
+        P = torch.stack([direction.reshape(-1) for direction, _ in seen])
+        Q = torch.stack([image.reshape(-1) for _, image in seen])
+        gram, projected = (P @ P.T).cpu(), (P @ Q.T).cpu()
+        # An orthonormal basis of the directions' span; nearly dependent ones add only rounding.
+        values, vectors = torch.linalg.eigh(gram)
+        keep = values > 1e-6 * values[-1]
+        basis = vectors[:, keep] / values[keep].sqrt()
+        ritz = torch.linalg.eigvalsh(basis.T @ ((projected + projected.T) / 2) @ basis)
+        largest = max(float(ritz[-1]), float(self._range[1]))
+        smallest = min(float(ritz[0]), float(self._range[0]))
+        return max(largest, 0.0) ** 0.5, max(smallest, 0.0) ** 0.5
+
+
+def least_squares(
+    operator: NormalOperator,
+    precondition: Preconditioner | None = None,
+    limit: int = ITERATION_LIMIT,
+) -> Iterate:
+    """Minimise ||rhs - S x|| from x = 0.
+
+    Without a preconditioner the solution is the one of least norm where several are best.
+
+    Args:
+        operator: The equations.
+        precondition: Approximates (SᵀS)⁻¹; symmetric positive semidefinite.
+        limit: Iterations at most.
+    """
+    spectrum = Spectrum()
+    x = torch.zeros(operator.shape, dtype=torch.float64, device=operator.device)
+    misfit = operator.misfit(x)
+    slope = start = float(misfit.gradient.norm())
+    if slope == 0:
+        residual = misfit.residual / misfit.rhs if misfit.rhs else 0.0
+        return Iterate(x, 0, residual, True, spectrum)
+    iterations = 0
+    converged = False
+    while not converged and iterations < limit:
+        step, done = run(operator, misfit.gradient, precondition, limit - iterations, spectrum)
+        iterations += done
+        tried = operator.misfit(x + step)
+        after = float(tried.gradient.norm())
+        # No progress, or no number: rounding has been met, what was there is no worse.
+        stuck = not after < PROGRESS * slope
+        if after < slope:
+            x, misfit, slope = x + step, tried, after
+        largest, _ = spectrum.extremes()
+        converged = (
+            misfit.residual <= RESIDUAL_TOLERANCE * misfit.rhs
+            or slope <= GRADIENT_TOLERANCE * largest * misfit.residual
+            or (stuck and slope <= RUN_TOLERANCE * start)
+        )
+        if stuck:
+            break
+    return Iterate(x, iterations, misfit.residual / misfit.rhs, converged, spectrum)
+
+
+def run(
+    operator: NormalOperator,
+    rhs: Tensor,
+    precondition: Preconditioner | None,
+    limit: int,
+    spectrum: Spectrum,
+) -> tuple[Tensor, int]:
+    """Solve SᵀS step = rhs to a few digits, from step = 0.
+
+    On a GPU the stopping test is evaluated every few iterations only, so that the host does not
+    wait for every one.
+
+    Returns:
+        The step, shaped like rhs, and the iterations done.
+    """
+    every = 1 if rhs.device.type == "cpu" else 8
+    step = torch.zeros_like(rhs)
+    r = rhs
+    z = precondition(r) if precondition else r
+    p = z
+    gamma = torch.sum(r * z)
+    target = RUN_TOLERANCE**2 * float(gamma)
+    done = 0
+    while done < limit:
+        q = operator.apply(p)
+        curvature = torch.sum(p * q)
+        alpha = gamma / curvature
+        done += 1
+        if done % every == 0 and not float(curvature) > 0:
+            break
+        spectrum.see(p, q)
+        step = step + alpha * p
+        r = r - alpha * q
+        z = precondition(r) if precondition else r
+        gamma, previous = torch.sum(r * z), gamma
+        p = z + (gamma / previous) * p
+        if done % every == 0 and not float(gamma) > target:
+            break
+    return step, done

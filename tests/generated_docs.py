@@ -1,0 +1,130 @@
+"""The generated parts of README.md, and rules/README.md.
+
+    python tests/generated_docs.py      # write them (also: make docs)
+
+The tests compare the files with what these functions return.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+from rules_page import PAGE, rules_page
+
+from leakaudit.cli import main
+from leakaudit.frontends.coverage import coverage
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+WIDTH = 100
+TRANSCRIPT = "check sample_models/lenet_main.onnx --select LA004 --no-progress"
+
+
+def printed(*arguments: str) -> str:
+    """What the command prints on a terminal of 100 columns, run from the root of the checkout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "leakaudit", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"leakaudit {' '.join(arguments)}: {done.stderr}")
+    # `python -m` names itself so in the usage line; what people call is the command.
+    return done.stdout.replace("python -m leakaudit", "leakaudit").rstrip()
+
+
+def transcript() -> str:
+    """An audit with its confirmation; figures differ in their last digits between machines."""
+    return f"```console\n$ leakaudit {TRANSCRIPT}\n{printed(*TRANSCRIPT.split())}\n```"
+
+
+def rules_table() -> str:
+    """The rules as `leakaudit rules` lists them."""
+    rows = [re.split(r"  +", line.strip()) for line in printed("rules").splitlines()[2:]]
+    head = "| rule | severity | title |\n|---|---|---|\n"
+    return head + "\n".join(
+        f"| {rule} | {severity} | {title} |" for rule, severity, _, title in rows
+    )
+
+
+def coverage_table() -> str:
+    """The operators that each format's frontend understands."""
+    rows = [
+        f"| {line.operator.__name__} | {', '.join(line.onnx) or '-'} | "
+        f"{', '.join(line.aten) or '-'} |"
+        for line in coverage()
+    ]
+    return "| operator | ONNX | ATen |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def help_of(path: Sequence[str]) -> str:
+    """What `--help` prints there; in this process, since there are many."""
+    # click's test runner knows a width of its own; on a terminal, two columns stay free.
+    shown = CliRunner().invoke(
+        main, [*path, "--help"], prog_name="leakaudit", terminal_width=WIDTH - 2
+    )
+    return shown.stdout.rstrip()
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command and group by its words, outermost first."""
+    found = [path]
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+        else:
+            found.append((*path, name))
+    return found
+
+
+def help_texts() -> str:
+    """`--help` of every command."""
+    parts = []
+    for path in commands(main):
+        words = " ".join(("leakaudit", *path, "--help"))
+        text = f"```console\n$ {words}\n{help_of(path)}\n```"
+        if path:
+            text = f"<details><summary><code>{words}</code></summary>\n\n{text}\n\n</details>"
+        parts.append(text)
+    return "\n\n".join(parts)
+
+
+TABLE = r"\|.*?\|(?=\n\n)"
+# Marker -> what makes the text below it, and what that text looks like in the README.
+PARTS = {
+    "transcript": (transcript, r"```console\n.*?\n```"),
+    "rules": (rules_table, TABLE),
+    "coverage": (coverage_table, TABLE),
+    "help": (help_texts, r".*?(?=\n\n<!-- /help -->)"),
+}
+
+
+def part_of(readme: str, name: str) -> str:
+    """What stands below the part's marker."""
+    _, form = PARTS[name]
+    (found,) = re.findall(rf"<!-- {name} -->\n\n({form})", readme, flags=re.DOTALL)
+    return str(found)
+
+
+def write() -> None:
+    """Bring the files up to date."""
+    readme = README.read_text(encoding="utf-8")
+    for name, (part, _) in PARTS.items():
+        marker = f"<!-- {name} -->\n\n"
+        readme = readme.replace(marker + part_of(readme, name), marker + part())
+    README.write_text(readme, encoding="utf-8")
+    PAGE.write_text(rules_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
