@@ -99,5 +99,5 @@ def _cannot_run(path: str, why: str) -> AuditError:
     return AuditError(
         path,
         f"onnxruntime cannot run it ({why})",
-        "check the file with onnx.checker, or audit it with --no-confirm",
+        "check the file with onnx.checker, raise a --limit, or audit it with --no-confirm",
     )

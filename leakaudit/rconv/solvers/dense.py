@@ -70,3 +70,11 @@ def rank_tolerance(rows: int, columns: int, precision: float) -> float:
     """
     size = max(rows, columns)
     return max(torch.finfo(torch.float64).eps * size, precision * math.sqrt(size))
+
+
+def cholesky_solve(rhs: Tensor, factor: Tensor) -> Tensor:
+    """(L Lᵀ)⁻¹ rhs by two triangular solves: for one right-hand side several times faster than
+    torch.cholesky_solve on a CPU."""
+    half = torch.linalg.solve_triangular(factor, rhs, upper=False)
+    x: Tensor = torch.linalg.solve_triangular(factor.T, half, upper=True)
+    return x
