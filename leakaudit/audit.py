@@ -271,16 +271,18 @@ PATH_RULES = ("LA004", "LA005", "LA009", "LA010")
 def _save_images(
     target: str, result: ConfirmResult, options: AuditOptions
 ) -> tuple[ImageReport, ...]:
-    if options.save_images is None or result.original is None or result.reconstruction is None:
+    if options.save_images is None or result.original is None:
         return ()
+    folder, original = options.save_images, result.original
     from leakaudit.report.images import write_images
 
     def numbers(image: Any) -> Any:
         return image.double().numpy()
 
     stem = f"{Path(target.replace(':', '-')).stem}-{(registry.sha256(target) or target)[:8]}"
-    return (
-        write_images(
-            options.save_images, stem, numbers(result.original), numbers(result.reconstruction)
-        ),
+    found = {stem: result.reconstruction, f"{stem}-partial": result.partial}
+    return tuple(
+        write_images(folder, name, numbers(original), numbers(picture))
+        for name, picture in found.items()
+        if picture is not None
     )

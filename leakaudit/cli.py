@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,6 +63,15 @@ class Commands(click.Group):
             # 1 would say that there are findings.
             click.echo("leakaudit: stopped", err=True)
             sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever reads the output has seen enough: click ends the run
+            # Python would end with 1, which says that there are findings.
+            lines = [*traceback.format_exc().splitlines(), "leakaudit: internal error, see above"]
+            click.echo("\n".join(map(plain, lines)), err=True)
+            sys.exit(2)
 
 
 @click.group(
@@ -81,9 +92,14 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("targets", nargs=-1, metavar="TARGET...", shell_complete=complete_target)
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=complete_target)
 @shared("input_shape")
-@click.option("--confirm/--no-confirm", default=True, help="Prove findings by running R-CONV.")
+@click.option(
+    "--confirm/--no-confirm",
+    default=True,
+    show_default=True,
+    help="Prove findings by running R-CONV.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -107,9 +123,10 @@ def main() -> None:
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
+    metavar="N",
     default=0,
     show_default=True,
-    help="For the synthetic probe and whatever else is drawn.",
+    help="Seed of the synthetic probe and of whatever else is drawn.",
 )
 @shared("counting")
 @click.option(
@@ -124,7 +141,7 @@ def main() -> None:
     metavar="SECONDS",
     default=120,
     show_default=True,
-    help="Per model; a layer whose local confirmation would not fit is reported as not run.",
+    help="Per model, to confirm; a layer whose local confirmation would not fit is not run.",
 )
 @shared("batch_size", "frozen", "limit")
 @click.option(
@@ -170,17 +187,20 @@ def main() -> None:
     metavar="FILE",
     help="Report only what is not in this file, which `leakaudit baseline` writes.",
 )
-@click.option("--no-ignores", is_flag=True, help="Suppress nothing that the configuration says.")
+@click.option("--no-ignores", is_flag=True, help="Do not suppress what the configuration ignores.")
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(sorted(REPORTERS)),
     default="table",
     show_default=True,
-    help="Of the report.",
+    help="Format of the report.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report to this file instead of stdout.",
 )
 @report_option
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
@@ -191,7 +211,7 @@ def main() -> None:
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Of the table; auto: on a terminal.",
+    help="Colours of the table; auto: on a terminal.",
 )
 @click.option("-q", "--quiet", count=True, help="Say less; twice: the summary only.")
 @click.option("-v", "--verbose", count=True, help="Say more: formulas, premises, attempts.")
@@ -202,10 +222,11 @@ def check(**settings: Any) -> None:
     TARGET is model.onnx, model.pt2, package.module:callable, path/file.py:callable, or a folder.
     A callable imports and runs that code.
 
-    Without a TARGET, those of the configuration are audited.
+    Without a TARGET, those of the configuration are audited. --select, --ignore, --frozen, --limit,
+    --rules and --report may be repeated.
 
-    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage, 3 nothing audited or
-    audit incomplete.
+    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage or an internal error, 3
+    nothing audited or audit incomplete.
     """
     gate = Severity(settings["fail_on"]), Evidence(settings["fail_on_evidence"])
     targets = cli_config.targets_or_configured(settings["targets"])
@@ -246,7 +267,12 @@ def check(**settings: Any) -> None:
 @shared("input_shape", "batch_size", "frozen", "limit", "counting", "rules")
 @cli_config.configured()
 def explain(subject: str, layer: str | None, **settings: Any) -> None:
-    """Explain a rule, or the counts of one layer of a model with the numbers put in."""
+    """Explain a rule, or the counts of one layer of a model.
+
+    Of a layer: the formulas, and the same with the numbers put in.
+    """
+    if layer is None and Path(subject).is_file():
+        raise UsageError(f"{subject} is no rule: name one of its layers with --layer")
     if layer is None:
         click.echo(explain_rule(subject, load_rules(settings["rule_folders"])))
     else:

@@ -26,6 +26,7 @@ from leakaudit.report.escape import plain
 @click.option(
     "--max-rho",
     type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
     default=1.0,
     show_default=True,
     help="Share of a layer's input that may stay determined; 1: anything short of all of it.",
@@ -38,9 +39,10 @@ from leakaudit.report.escape import plain
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
+    metavar="N",
     default=0,
     show_default=True,
-    help="For weights of new shapes, and the probe.",
+    help="Seed of weights of new shapes, and of the probe.",
 )
 @click.option(
     "--time-budget",
@@ -48,7 +50,7 @@ from leakaudit.report.escape import plain
     metavar="SECONDS",
     default=120,
     show_default=True,
-    help="Per change that is run.",
+    help="For the reconstruction on each change that is run.",
 )
 @click.option(
     "--write",
@@ -63,10 +65,11 @@ from leakaudit.report.escape import plain
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
+    help="Format of the advice.",
 )
 @cli_config.configured(but=("format",))
 def advise(target: str, **settings: Any) -> None:
-    """Find the smallest changes of the architecture that remove a finding.
+    """Find the smallest changes that remove a finding.
 
     For every flagged layer of TARGET and every design parameter the smallest change after which a
     new audit no longer flags it, best first: changes that close the path to the model's input, then

@@ -24,7 +24,7 @@ FILE = "leakaudit-baseline.json"
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="TARGET...", shell_complete=complete_target)
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=complete_target)
 @click.option(
     "-o",
     "--output",
@@ -36,7 +36,7 @@ FILE = "leakaudit-baseline.json"
 @shared("input_shape", "batch_size", "frozen", "limit", "loss", "rules")
 @cli_config.configured(but=("output",))
 def baseline(targets: tuple[str, ...], output: Path | None, update: bool, **settings: Any) -> None:
-    """Write down the findings of today, for `leakaudit check --baseline FILE`.
+    """Write down the findings of today, for `check --baseline FILE`.
 
     A finding is known by its rule, its layer's name and design and its target's path from FILE,
     not by weights: training does not make it new. This audit is static and fast. What the

@@ -20,9 +20,9 @@ SUFFIXES = (*FILE_FORMATS, ".py")  # .py: the file part of path/file.py:callable
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that makes a shell complete commands, options, model files and rules.
+    """Print the script for completion in a shell.
 
-    To have it in every shell:
+    Commands, options, model files and rules are completed. To have it in every shell:
 
     \b
     bash  eval "$(leakaudit completion bash)"  in ~/.bashrc

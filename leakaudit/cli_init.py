@@ -37,8 +37,7 @@ _TABLES = """\
 # file's name, otherwise against the path from this folder. For example:
 # [[target]]
 # match = "models/vision/*.onnx"
-# input-shape = [1, 3, 224, 224]
-# batch-size = 8
+# input-shape = [8, 3, 224, 224]
 # frozen = ["backbone.*"]
 # loss = "cross-entropy"
 # severities = { LA005 = "low" }

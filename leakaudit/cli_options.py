@@ -65,6 +65,7 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         "batch_size": click.option(
             "--batch-size",
             type=click.IntRange(min=1),
+            metavar="N",
             help="Examples per shared gradient [default: what the file fixes, or 1].",
         ),
         "frozen": click.option(

@@ -155,7 +155,8 @@ class Confirmation:
 
     `mse` is against the probe (values in [0, 1] for images), `psnr` = 10·log10(1/mse) in dB,
     `residual` is relative, `rank` and `condition` are those of the system that decides (the last
-    one solved), `attempts` lists everything that was tried.
+    one solved), `predicted_error` is what they let expect before comparing with the truth (relative
+    to the norm of what is recovered), `attempts` lists everything that was tried.
     """
 
     status: Status
@@ -168,6 +169,7 @@ class Confirmation:
     unknowns: int | None = None
     condition: float | None = None
     residual: float | None = None
+    predicted_error: float | None = None
     mse: float | None = None
     psnr: float | None = None
     ssim: float | None = None

@@ -172,6 +172,24 @@ def test_explain_an_unknown_rule_suggests_one() -> None:
     assert "did you mean LA0" in result.stderr
 
 
+def test_explain_a_model_asks_for_a_layer() -> None:
+    result = run("explain", LENET)
+    assert result.exit_code == 2
+    assert "--layer" in one_line(result)
+
+
+def test_an_internal_error_exits_2_and_not_as_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_arguments: object) -> None:
+        raise RuntimeError("a name \x1b[31m from a file")
+
+    monkeypatch.setattr("leakaudit.cli.audit_all", fails)
+    result = run("check", LENET, "--no-confirm")
+    assert result.exit_code == 2
+    assert "RuntimeError: a name" in result.stderr
+    assert "\x1b" not in result.stderr
+    assert "internal error" in result.stderr.splitlines()[-1]
+
+
 def test_explain_a_layer_puts_the_numbers_in() -> None:
     text = run("explain", str(SAMPLES / "cnn6_d.onnx"), "--layer", "conv2").stdout
     for number in ("3468", "2160", "1620", "3188"):

@@ -240,6 +240,16 @@ def test_the_defaults_written_out_change_nothing(project: Path) -> None:
     assert (result.exit_code, result.stdout) == (plain.exit_code, plain.stdout)
 
 
+def test_the_example_for_a_target_works(project: Path) -> None:
+    """Its shape and batch size must not contradict each other."""
+    run("init")
+    lines = Path("leakaudit.toml").read_text(encoding="utf-8").splitlines()
+    start = lines.index("# [[target]]")
+    example = "\n".join(line.removeprefix("# ") for line in lines[start : lines.index("", start)])
+    write(project, example.replace("models/vision/*.onnx", "*").replace("224, 224", "32, 32"))
+    assert batch(LENET) == 8
+
+
 # --- what wins -----------------------------------------------------------------------------------
 
 TARGET = '[[target]]\nmatch = "lenet*"\nbatch-size = 5\n'

@@ -67,7 +67,7 @@ def models_option() -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @click.group()
 def bench() -> None:
-    """Measure leakaudit: accuracy, time and memory, against other methods and by size.
+    """Measure accuracy, time and memory, against other methods.
 
     The times are those of this machine. Needs the extra `bench`.
     """

@@ -51,6 +51,8 @@ class ConfirmResult:
         model: For findings about the model: the path's end.
         layers: Per layer with weights.
         original: The probe (N, H, W) where it is an image, and `reconstruction` what came back.
+        partial: The picture that fits the equations of a layer which do not fix its input, where
+            that is the probe; the layer was given its true output gradient.
         problem: Why nothing could be run, None where it could.
     """
 
@@ -58,6 +60,7 @@ class ConfirmResult:
     layers: Mapping[str, Confirmation] = field(default_factory=dict)
     original: Tensor | None = None
     reconstruction: Tensor | None = None
+    partial: Tensor | None = None
     problem: str | None = None
 
 
@@ -121,6 +124,7 @@ def confirm(
     model = _end_to_end(base, path, result, shared, seconds)
 
     layers: dict[str, Confirmation] = {}
+    partial: dict[str, Tensor] = {}
     for name in flagged:
         node = graph.node(name)
         along = _along_path(base, node, result, shared)
@@ -133,14 +137,22 @@ def confirm(
         else:
             progress(f"solving {name} locally")
             local = confirm_locally(base, graph, node, weights, shared, dtype)
-            reason = f"{along.reason}; locally: {local.reason}" if along else local.reason
-            layers[name] = replace(local, reason=reason)
+            evidence = local.confirmation
+            reason = f"{along.reason}; locally: {evidence.reason}" if along else evidence.reason
+            layers[name] = replace(evidence, reason=reason)
+            if local.picture is not None:
+                partial.setdefault(node.inputs[0], local.picture[0].cpu())
 
     original = reconstruction = None
     if probe.is_image and result.target in graph.inputs and result.target in result.values:
         original = inputs[result.target][0].cpu()
         reconstruction = result.values[result.target].tensor[0].cpu()
-    return ConfirmResult(model, layers, original, reconstruction)
+    shown = next((name for name in graph.inputs if name in partial), None)
+    if original is None and probe.is_image and shown is not None:
+        original = inputs[shown][0].cpu()
+    elif shown != result.target:
+        shown = None  # a picture of another input than the original beside it
+    return ConfirmResult(model, layers, original, reconstruction, partial.get(shown or ""))
 
 
 def not_confirmable(graph: Graph) -> str | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.rconv.metrics import mse, psnr, ssim
 from leakaudit.rconv.probes import is_image_shape
 from leakaudit.rconv.solvers.interface import Solution
+from leakaudit.rconv.victim import GRADIENT_DTYPES
 
 # A reconstruction counts as one when its mean squared error is at most this share of the mean
 # square of what was to be recovered: 40 dB below it.
@@ -29,6 +32,10 @@ def judge(
     scale = max(float(truth.double().square().mean()), 1e-300)
     image = is_image_shape(tuple(truth.shape))
     holes = 0 if mask is None else int((~mask).sum())
+    predicted = None
+    if solution is not None and base.gradient_dtype is not None:
+        precision = torch.finfo(GRADIENT_DTYPES[base.gradient_dtype]).eps
+        predicted = predicted_error(solution, precision)
     if holes:
         status = Status.NOT_REPRODUCED
         reason = f"{holes} of {truth.numel()} values cannot be recovered"
@@ -54,7 +61,30 @@ def judge(
         unknowns=truth.numel(),
         condition=solution.condition if solution else None,
         residual=solution.residual if solution else None,
+        predicted_error=predicted,
         mse=error,
         psnr=psnr(error) if image else None,
         ssim=ssim(got, truth) if image else None,
     )
+
+
+def predicted_error(solution: Solution, precision: float) -> float | None:
+    """The relative error to expect of a solution, ||x - truth|| / ||truth||, to first order.
+
+    Rounding moves both the right-hand side and, through dl/do, the matrix by the gradients'
+    precision at most, relative to their norms; solving magnifies that by the condition number
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 7.1). Errors of earlier
+    steps of a leak path contradict the equations: they show in the residual.
+
+    Args:
+        solution: What a solver found.
+        precision: Machine epsilon of the observed gradients.
+
+    Returns:
+        None where the condition is not known, or the equations leave unknowns open: what the
+        solution is off by there no condition number tells.
+    """
+    if solution.rank != solution.unknowns or solution.condition is None:
+        return None
+    error = solution.condition * max(precision, solution.residual)
+    return error if math.isfinite(error) else None

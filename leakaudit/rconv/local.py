@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -13,15 +14,26 @@ from torch import Tensor
 from leakaudit.counting.count import bound_of
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Activation, BatchNorm, Conv, Identity
+from leakaudit.graph.operators import (
+    Activation,
+    BatchNorm,
+    Clip,
+    Conv,
+    HardSigmoid,
+    Identity,
+    Relu,
+    Sigmoid,
+)
 from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.rconv import activations
 from leakaudit.rconv.evidence import judge
+from leakaudit.rconv.execute import add_channel_bias
 from leakaudit.rconv.layer import convolution_of, layer_system
-from leakaudit.rconv.metrics import mse, psnr, ssim
-from leakaudit.rconv.prior import smoothest
+from leakaudit.rconv.partial.attempts import PartialLeak, partial_leak
+from leakaudit.rconv.partial.inequalities import Inequalities, flat_output_inequalities
+from leakaudit.rconv.partial.picture import Range
 from leakaudit.rconv.probes import is_image_shape, make_probe
-from leakaudit.rconv.solvers.interface import Solution
+from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known
 from leakaudit.rconv.victim import SharedGradient
@@ -29,6 +41,14 @@ from leakaudit.rconv.victim import SharedGradient
 # What a solve costs at most in practice, in forward passes of the layer: four kernels an
 # iteration, in float64 (twice the cost), some two hundred iterations.
 PASSES = 4 * 2 * 200
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """The evidence on one layer, and the picture (B, N, H, W) of a partial leak if there is one."""
+
+    confirmation: Confirmation
+    picture: Tensor | None = None
 
 
 def layer_cost(graph: Graph, node: Node) -> int:
@@ -46,10 +66,12 @@ def confirm_locally(
     weights: Mapping[str, Tensor],
     shared: SharedGradient,
     dtype: torch.dtype,
-) -> Confirmation:
+) -> LocalResult:
     """Solve one convolution given its true output gradient.
 
     Its output is used too as far as an attacker who knew the activation behind it would know it.
+    Where that does not give the input back and it is a picture, the most plausible picture that
+    fits takes its place.
     """
     (x,), (o,) = node.inputs, node.outputs
     observed = {
@@ -58,10 +80,10 @@ def confirm_locally(
         if name in shared.gradients and graph.parameter_uses[name] == 1
     }
     if node.parameter("weight") not in observed:
-        return replace(base, reason="its weight's gradient is not observed")
+        return LocalResult(replace(base, reason="its weight's gradient is not observed"))
     G = shared.activation_gradients.get(o)
     if G is None:
-        return replace(base, reason="the loss does not depend on it")
+        return LocalResult(replace(base, reason="the loss does not depend on it"))
     started = time.perf_counter()
     output = _visible_output(graph, node, weights, shared)
     system = layer_system(
@@ -84,12 +106,15 @@ def confirm_locally(
         judged = replace(
             judged,
             status=Status.NOT_REPRODUCED,
-            reason=f"rank {solution.rank} of {solution.unknowns} unknowns{unread}, {given}"
-            + _with_prior(solution, shared.values[x]),
+            reason=f"rank {solution.rank} of {solution.unknowns} unknowns{unread}, {given}",
         )
     else:
         judged = replace(judged, reason=f"{judged.reason}, {given}")
-    return replace(judged, seconds=time.perf_counter() - started)
+    picture = None
+    if judged.status is not Status.CONFIRMED and is_image_shape(tuple(shared.values[x].shape)):
+        partial = _partial(graph, node, weights, shared, system, solution)
+        judged, picture = _with_partial(judged, partial), partial.x
+    return LocalResult(replace(judged, seconds=time.perf_counter() - started), picture)
 
 
 def confirm_synthetically(
@@ -121,15 +146,51 @@ def confirm_synthetically(
     return replace(judged, reason=reason, seconds=time.perf_counter() - started)
 
 
-def _with_prior(solution: Solution, truth: Tensor) -> str:
-    """How much of a picture comes back all the same, where it can be told."""
-    if solution.null_space is None or truth.shape[0] != 1 or not is_image_shape(tuple(truth.shape)):
-        return ""
-    picture = smoothest(solution.x, solution.null_space)
-    return (
-        f"; the smoothest picture that fits the equations has PSNR "
-        f"{psnr(mse(picture, truth)):.1f} dB and SSIM {ssim(picture, truth):.2f}"
+def _partial(
+    graph: Graph,
+    node: Node,
+    weights: Mapping[str, Tensor],
+    shared: SharedGradient,
+    system: LayerSystem,
+    solution: Solution,
+) -> PartialLeak:
+    """The plausible pictures that fit the layer's equations, measured against its input."""
+    (x,) = node.inputs
+    bounds = flat_output_inequalities(graph, node, weights, shared.values)
+    if bounds is not None:
+        bias = weights.get(node.parameter("bias") or "")
+        bounds = Inequalities(
+            add_channel_bias(bounds.low, bias, -1), add_channel_bias(bounds.high, bias, -1)
+        )
+    return partial_leak(system, solution, shared.values[x], _value_range(graph, x), bounds)
+
+
+def _with_partial(judged: Confirmation, partial: PartialLeak) -> Confirmation:
+    """The picture that uses everything known is the headline, the others stand with it."""
+    return replace(
+        judged,
+        mse=partial.mse,
+        psnr=partial.psnr,
+        ssim=partial.ssim,
+        reason=f"{judged.reason}; partial leak: a picture that fits the equations "
+        f"({partial.means}) has PSNR {partial.psnr:.1f} dB and SSIM {partial.ssim:.2f}",
+        attempts=(*judged.attempts, *partial.attempts),
     )
+
+
+def _value_range(graph: Graph, tensor: str) -> Range | None:
+    """Between which ends the values of an activation lie, None where the graph does not tell."""
+    if tensor in graph.inputs:
+        return 0.0, 1.0  # it is a picture
+    match graph.producers[tensor].op:
+        case Relu():
+            return 0.0, math.inf
+        case Sigmoid() | HardSigmoid():
+            return 0.0, 1.0
+        case Clip(low, high):
+            return low, high
+        case _:
+            return None
 
 
 def _visible_output(

@@ -175,6 +175,7 @@ def _evidence(confirmation: Confirmation, show_seconds: bool) -> Json:
         "unknowns": confirmation.unknowns,
         "condition": _figure(confirmation.condition),
         "residual": _figure(confirmation.residual),
+        "predicted_error": _figure(confirmation.predicted_error),
         "mse": _figure(confirmation.mse),
         "psnr": _figure(confirmation.psnr),
         "ssim": _figure(confirmation.ssim),

@@ -218,6 +218,9 @@ class _Page:
             colored = self.style(claim, fg=_STATUS_COLORS[given.status])
             lines[0] = _INDENT + colored + lines[0][len(_INDENT + claim) :]
         if self.options.verbosity >= 1:
+            predicted = wording.prediction(given)
+            if predicted:
+                lines += self.wrap(predicted, first=_INDENT, rest=_INDENT, style={"dim": True})
             for attempt in given.attempts:
                 text = f"tried: {plain(attempt.strip())}"
                 lines += self.wrap(text, first=_INDENT, rest=_INDENT + "  ", style={"dim": True})

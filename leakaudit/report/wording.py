@@ -182,6 +182,12 @@ def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def prediction(confirmation: Confirmation) -> str:
+    """Return the error that the equations let expect; empty where they do not tell."""
+    error = confirmation.predicted_error
+    return "" if error is None else f"relative error predicted from the condition: {short(error)}"
+
+
 def facts(model: ModelReport) -> str:
     """Return format, inputs and completeness: "onnx, input x 1x3x32x32, complete"."""
     inputs = ", ".join(f"{plain(given.name)} {shape(given.shape)}" for given in model.inputs)

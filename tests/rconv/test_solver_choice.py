@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
-from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose
+from leakaudit.rconv.solvers.bordered import bordered_cost
+from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose, choose_dense
 
 pytest.importorskip("torch")  # the package of the solvers needs it
 
@@ -61,7 +62,46 @@ def test_the_normal_matrix_must_fit_in_memory() -> None:
     choice = choose(INSUFFICIENT, NORMAL_BYTES - 1)
     assert choice.method is Method.MATRIX_FREE
     assert "16 unknowns" in choice.reason
-    assert "needs more than 0 MiB" in choice.reason
+    assert "none fits into 0 MiB" in choice.reason
+    assert choose_dense(INSUFFICIENT, NORMAL_BYTES) is not None
+    assert choose_dense(INSUFFICIENT, NORMAL_BYTES - 1) is None
+
+
+def test_many_unknowns_with_few_outputs_get_a_band_with_a_border() -> None:
+    # lenet_main's first layer: 3072 unknowns, 900 gradient and 3072 weight constraints.
+    axis = Axis(32, 5, 2, 2, 2)
+    layer = ConvolutionGeometry(3, 12, (Axis(1), axis, axis))
+    products, size = bordered_cost(layer)
+    assert choose(layer).method is Method.BORDERED
+    assert choose(layer, size).method is Method.BORDERED
+    # The band takes less than the dense matrix: without it there is no factor at all.
+    assert size < 24 * 3072**2
+    assert choose(layer, size - 1).method is Method.MATRIX_FREE
+    # A tenth of what factoring the dense normal matrix takes would be 3072**3 / 30.
+    assert products < 3072**3 / 3
+
+
+def test_few_unknowns_get_the_dense_matrix_that_always_tells_the_rank() -> None:
+    def square(side: int) -> ConvolutionGeometry:
+        axis = Axis(side, 3, 1, 1, 1)
+        return ConvolutionGeometry(2, 3, (Axis(1), axis, axis))
+
+    assert choose(square(20)).method is Method.STACKED  # 800 unknowns
+    assert choose(square(21)).method is Method.BORDERED
+
+
+def test_underdetermined_layers_get_the_dense_matrix() -> None:
+    axis = Axis(32, 3, 2, 1, 1)
+    assert choose(ConvolutionGeometry(3, 8, (Axis(1), axis, axis))).method is Method.STACKED
+
+
+def test_many_outputs_need_no_factor() -> None:
+    def first(filters: int) -> ConvolutionGeometry:
+        axis = Axis(32, 3, 1, 1, 1)
+        return ConvolutionGeometry(3, filters, (Axis(1), axis, axis), gradient_rank=1)
+
+    assert choose(first(12)).method is Method.MATRIX_FREE
+    assert choose(first(11)).method is Method.BORDERED
 
 
 def test_without_known_outputs_only_the_gradient_constraints_are_left() -> None:

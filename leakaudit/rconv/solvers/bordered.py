@@ -77,6 +77,10 @@ def bordered_cost(layer: ConvolutionGeometry) -> tuple[int, int]:
         border *= prod(axis.kernel for axis in layer.axes)
     products = unknowns * (width**2 + 2 * width * band.size + width * border + border**2 // 2)
     numbers = unknowns * (3 * width + 2 * band.size + 2 * border) + 3 * border**2
+    # What the rows of outputs add to BᵀB, each by itself where some outputs are not known.
+    taps = layer.axes[1].kernel * band.per_row
+    outputs = layer.filters * prod(axis.positions for axis in layer.axes[2:])
+    numbers += layer.axes[0].size * layer.axes[1].positions * taps * (taps + outputs)
     return products + border**3 // 3, 4 * numbers
 
 
@@ -122,28 +126,24 @@ class Bordered:
         return _from_blocks(z, self._band, self._shape).double() * size
 
     def _forward(self, rhs: Tensor) -> Tensor:
-        """L⁻¹ rhs for rhs (B, blocks, size, m)."""
-        result = torch.empty_like(rhs)
+        """L⁻¹ rhs for rhs (B, blocks, size, m), in place: the border is large."""
         for i in range(self._band.blocks):
-            part = rhs[:, i]
+            row = rhs[:, i]
             if near := min(i, self._band.width):
-                left = self._left[:, i, :, -near * self._band.size :]
-                known = result[:, i - near : i].flatten(1, 2)
-                part = torch.baddbmm(part, left, known, alpha=-1)
-            result[:, i] = torch.bmm(self._inverses[:, i], part)
-        return result
+                left = self._left[:, i, :, (self._band.width - near) * self._band.size :]
+                row.baddbmm_(left, rhs[:, i - near : i].flatten(1, 2), alpha=-1)
+            row.copy_(torch.bmm(self._inverses[:, i], row))
+        return rhs
 
     def _backward(self, rhs: Tensor) -> Tensor:
-        """L⁻ᵀ rhs for rhs (B, blocks, size, m)."""
-        result = torch.empty_like(rhs)
+        """L⁻ᵀ rhs for rhs (B, blocks, size, m), in place."""
         for i in reversed(range(self._band.blocks)):
-            part = rhs[:, i]
+            row = rhs[:, i]
             if near := min(self._band.blocks - 1 - i, self._band.width):
                 right = self._right[:, i, :, : near * self._band.size]
-                known = result[:, i + 1 : i + 1 + near].flatten(1, 2)
-                part = torch.baddbmm(part, right, known, alpha=-1)
-            result[:, i] = torch.bmm(self._inverses[:, i].transpose(1, 2), part)
-        return result
+                row.baddbmm_(right, rhs[:, i + 1 : i + 1 + near].flatten(1, 2), alpha=-1)
+            row.copy_(torch.bmm(self._inverses[:, i].transpose(1, 2), row))
+        return rhs
 
 
 def _factor(lower: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -262,7 +262,7 @@ def _row_grams(convolution: Convolution, weight: WeightRows) -> Tensor:
     for first, last in reversed(ends):
         pads += [first, last]
     w = weight.W.float().reshape(convolution.weight_shape)
-    columns = torch.ops.aten.convolution.default(
+    columns: Tensor = torch.ops.aten.convolution.default(
         F.pad(pictures, pads),
         w,
         None,

@@ -25,7 +25,7 @@ ITERATION_LIMIT = 3000
 RUN_TOLERANCE = 1e-8
 # The whole ends when the residual, relative to the right-hand side, is rounding, or the gradient,
 # relative to the operator's norm and the residual, is (Paige and Saunders, LSQR, 1982).
-RESIDUAL_TOLERANCE = 2e-15
+RESIDUAL_TOLERANCE = 5e-15
 GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2

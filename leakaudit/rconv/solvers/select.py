@@ -8,8 +8,16 @@ from enum import StrEnum
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.rconv.phases import axis_phases
+from leakaudit.rconv.solvers.bordered import bordered_cost
 
 DEFAULT_MEMORY = 2 << 30
+# Below this many unknowns a dense factor costs less than the calls that a band takes.
+FEW = 800
+# With this many outputs per unknown, conjugate gradients take few iterations, even where a ReLU
+# hides half of the outputs.
+MANY_OUTPUTS = 4.0
+# Multiplications that a factorisation may take: minutes on a laptop.
+FACTOR_PRODUCTS = 5e12
 
 
 class Method(StrEnum):
@@ -17,6 +25,7 @@ class Method(StrEnum):
 
     GRADIENT_ONLY = "gradient-only"
     STACKED = "stacked"
+    BORDERED = "bordered"
     MATRIX_FREE = "matrix-free"
 
 
@@ -54,12 +63,31 @@ def choose(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
             Method.MATRIX_FREE,
             f"one phase of the gradient constraints has {columns} columns, too many to factor",
         )
-    if 8 * 3 * bound.unknowns**2 <= memory:
-        return Choice(
-            Method.STACKED,
-            f"both sets are needed, and the normal matrix of {bound.unknowns} unknowns fits",
-        )
+    dense = choose_dense(layer, memory)
+    if dense is not None and (bound.unknowns <= FEW or bound.rank < bound.read):
+        return dense
+    if bound.weight_constraints < MANY_OUTPUTS * bound.unknowns and bound.rank == bound.read:
+        products, size = bordered_cost(layer)
+        if size <= memory and products <= FACTOR_PRODUCTS:
+            return Choice(
+                Method.BORDERED,
+                f"both sets are needed, and a factor of their normal matrix as a band with a "
+                f"border takes {max(1, size >> 20)} MiB",
+            )
+        if dense is not None:
+            return dense
     return Choice(
         Method.MATRIX_FREE,
-        f"the normal matrix of {bound.unknowns} unknowns needs more than {memory >> 20} MiB",
+        f"{bound.weight_constraints} weight constraints for {bound.unknowns} unknowns: no factor "
+        f"is needed, or none fits into {memory >> 20} MiB",
+    )
+
+
+def choose_dense(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice | None:
+    """The dense solver, which always tells the rank, or None where it does not fit."""
+    unknowns = layer_bound(layer).unknowns
+    if 8 * 3 * unknowns**2 > memory:
+        return None
+    return Choice(
+        Method.STACKED, f"both sets are needed, and the normal matrix of {unknowns} unknowns fits"
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from leakaudit.rconv.solvers import gradient_only, matrix_free, stacked
+from leakaudit.rconv.solvers import gradient_only, iterative, stacked
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
-from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose
+from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose, choose_dense
 
 
 def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
@@ -29,4 +29,13 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
         case Method.STACKED:
             return stacked.solve(system, choice.reason)
         case Method.MATRIX_FREE:
-            return matrix_free.solve(system, choice.reason)
+            return iterative.solve_matrix_free(system, choice.reason, memory)
+        case Method.BORDERED:
+            solution = iterative.solve_bordered(system, choice.reason)
+            if solution is not None:
+                return solution
+            dense = choose_dense(layer, memory)
+            open_ = "the bordered band factor left the rank open"
+            if dense is not None:
+                return stacked.solve(system, f"{dense.reason}; {open_}")
+            return iterative.solve_matrix_free(system, open_, memory)

@@ -1,4 +1,4 @@
-"""Both sets of equations without their matrix: memory of a few copies of the input.
+"""Both sets of equations by preconditioned conjugate gradients: no dense matrix of them is formed.
 
 Conjugate gradients alone cannot tell whether the solution is the only one. A second run can: it
 starts from a random point and solves for right-hand side 0. What remains of the random point lies
@@ -12,7 +12,9 @@ from dataclasses import replace
 from math import prod
 
 import torch
+from torch import Tensor
 
+from leakaudit.rconv.solvers.bordered import Bordered
 from leakaudit.rconv.solvers.circulant import ScaledCirculant, circulant_bytes
 from leakaudit.rconv.solvers.conjugate_gradients import (
     Preconditioner,
@@ -22,8 +24,10 @@ from leakaudit.rconv.solvers.conjugate_gradients import (
 )
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
+from leakaudit.rconv.solvers.select import DEFAULT_MEMORY
 
-NAME = "matrix-free conjugate gradients"
+MATRIX_FREE = "matrix-free conjugate gradients"
+BORDERED = "conjugate gradients, bordered band Cholesky preconditioner"
 ITERATION_LIMIT = 1500
 # A direction that the equations do not fix keeps its part of the random point: a standard normal
 # number, however many unknowns there are. Below this in total, one such direction is missed with a
@@ -37,61 +41,88 @@ ENOUGH = 2.0
 AGREES = 1e3
 
 
-def solve(system: LayerSystem, reason: str) -> Solution:
-    """Solve by conjugate gradients; `rank` is None where full rank could not be shown."""
+def solve_bordered(system: LayerSystem, reason: str) -> Solution | None:
+    """Solve with the factored band as preconditioner.
+
+    Returns:
+        None where full rank could not be shown: another solver may tell more.
+    """
+    operator = NormalOperator(system)
+    solution = _solve(operator, Bordered(system, operator), BORDERED, reason, system.precision)
+    return None if solution.rank is None else solution
+
+
+def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_MEMORY) -> Solution:
+    """Solve in the memory of a few copies of the input; `rank` is None where it stays open.
+
+    Args:
+        system: The equations.
+        reason: Why this solver was chosen.
+        memory: Bytes that the preconditioner may take.
+    """
     known = 0 if system.mask is None else int(torch.count_nonzero(system.mask))
     unknowns = prod(system.convolution.input_shape)
+    operator = NormalOperator(system)
     if system.has_gradient and known >= ENOUGH * unknowns:
         alone = replace(system, dw=None, G=None)
-        solution = _solve(
-            alone, f"{reason}; the {known} known outputs suffice for {unknowns} unknowns"
-        )
-        misfit = NormalOperator(system).misfit(solution.x)
+        suffices = f"{reason}; the {known} known outputs suffice for {unknowns} unknowns"
+        solution = _matrix_free(alone, NormalOperator(alone), suffices, memory)
+        misfit = operator.misfit(solution.x)
         residual = misfit.residual / misfit.rhs if misfit.rhs else 0.0
         if solution.rank is not None and residual <= AGREES * system.precision:
             return replace(solution, residual=residual)
         reason = f"{reason}; the {known} known outputs alone did not settle it"
-    return _solve(system, reason)
+    return _matrix_free(system, operator, reason, memory)
 
 
-def _solve(system: LayerSystem, reason: str) -> Solution:
-    operator = NormalOperator(system)
-    precondition = _preconditioner(system, operator)
-    name = f"{NAME}, circulant preconditioner" if precondition else NAME
+def _matrix_free(
+    system: LayerSystem, operator: NormalOperator, reason: str, memory: int
+) -> Solution:
+    if operator.weight is None or circulant_bytes(system) > memory:
+        return _solve(operator, None, MATRIX_FREE, reason, system.precision)
+    name = f"{MATRIX_FREE}, circulant preconditioner"
+    circulant = ScaledCirculant(system, operator)
+    solution = _solve(operator, circulant, name, reason, system.precision)
+    if solution.rank is not None:
+        return solution
+    # Among several solutions the preconditioner does not choose the one of least norm.
+    return _solve(operator, None, MATRIX_FREE, reason, system.precision, certify=False)
+
+
+def _solve(
+    operator: NormalOperator,
+    precondition: Preconditioner | None,
+    name: str,
+    reason: str,
+    precision: float,
+    *,
+    certify: bool = True,
+) -> Solution:
     end = least_squares(operator, precondition, ITERATION_LIMIT)
-    full = end.converged and no_null_space(operator, precondition, end.spectrum, system.precision)
-    if not full and precondition is not None:
-        # Among several solutions the preconditioner does not choose the one of least norm.
-        end = least_squares(operator, None, ITERATION_LIMIT)
-        name = NAME
-    largest, smallest = end.spectrum.extremes()
-    unknowns = end.x.numel()
-    return Solution(
-        end.x,
-        name,
-        reason,
-        unknowns,
-        unknowns if full else None,
-        largest / smallest if smallest else None,
-        end.residual,
-        end.iterations,
+    read = operator.diagonal() > 0
+    full = (
+        certify
+        and end.converged
+        and no_null_space(operator, precondition, end.spectrum, read, precision)
     )
-
-
-def _preconditioner(system: LayerSystem, operator: NormalOperator) -> Preconditioner | None:
-    """The circulant, where there are weight constraints and its blocks are small enough."""
-    if operator.weight is None:
-        return None
-    held = sum(t.nbytes for t in (system.w, system.o, system.mask, system.G) if t is not None)
-    if circulant_bytes(system) > max(held, 1 << 26):
-        return None
-    return ScaledCirculant(system, operator)
+    largest, smallest = end.spectrum.extremes()
+    return Solution(
+        x=end.x,
+        solver=name,
+        reason=reason,
+        unknowns=end.x.numel(),
+        rank=int(read.sum()) if full else None,
+        condition=largest / smallest if smallest else None,
+        residual=end.residual,
+        iterations=end.iterations,
+    )
 
 
 def no_null_space(
     operator: NormalOperator,
     precondition: Preconditioner | None,
     spectrum: Spectrum,
+    read: Tensor,
     precision: float,
     seed: int = 0,
 ) -> bool:
@@ -101,13 +132,14 @@ def no_null_space(
         operator: The equations.
         precondition: As for the solution.
         spectrum: What is known of the singular values; more is added.
+        read: The unknowns that occur in any equation; the others are left out.
         precision: Of the observed gradients: singular values below it, relative to the largest,
             count as zero.
         seed: Of the point.
     """
     generator = torch.Generator().manual_seed(seed)
     point = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
-    point = point.to(operator.device)
+    point = point.to(operator.device) * read
     for _ in range(3):
         step, _ = run(operator, -operator.apply(point), precondition, ITERATION_LIMIT, spectrum)
         point = point + step

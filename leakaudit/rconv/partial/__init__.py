@@ -1,0 +1,1 @@
+"""What an underdetermined layer still gives away: the plausible pictures that fit its equations."""
