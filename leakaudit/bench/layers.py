@@ -16,13 +16,14 @@ from leakaudit.rconv.probes import make_probe
 from leakaudit.rconv.solvers.interface import LayerSystem
 
 
-def relu_layer(
-    size: int, filters: int, kernel: int, stride: int, seed: int
+def first_layer(
+    size: int, filters: int, kernel: int, stride: int, seed: int, activation: str = "ReLU"
 ) -> tuple[LayerSystem, Tensor]:
-    """A first layer 3 -> filters on a size x size picture, ReLU behind it, and its true input.
+    """A first layer 3 -> filters on a size x size picture, and its true input.
 
-    Padding (kernel - stride + 1) // 2, weights normal with variance 2 / fan-in; the output gradient
-    is normal where the ReLU is active and zero elsewhere, the outputs are known where it is active.
+    Padding (kernel - stride + 1) // 2, weights normal with variance 2 / fan-in. Behind a ReLU the
+    output gradient is normal where it is active and zero elsewhere, and the outputs are known where
+    it is active; behind a LeakyReLU, which is invertible, all are.
 
     Returns:
         The equations, float64, and x (1, 3, size, size).
@@ -38,7 +39,7 @@ def relu_layer(
     w = torch.randn(convolution.weight_shape, generator=generator, dtype=torch.float64)
     w *= (2 / fan_in) ** 0.5
     o = convolution.output(x, w)
-    mask = (o > 0).to(o.dtype)
+    mask = (o > 0).to(o.dtype) if activation == "ReLU" else torch.ones_like(o)
     G = torch.randn(o.shape, generator=generator, dtype=torch.float64) * mask
     system = LayerSystem(
         convolution=convolution,

@@ -9,18 +9,22 @@ from typing import Any
 
 from tabulate import tabulate
 
-from leakaudit.bench.layers import median_seconds, relu_layer, training_pass
+from leakaudit.bench.layers import first_layer, median_seconds, training_pass
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile
 from leakaudit.errors import UsageError
 from leakaudit.rconv.metrics import mse
-from leakaudit.rconv.solvers.select import DEFAULT_MEMORY
+from leakaudit.rconv.solvers.interface import LayerSystem, Solution
+from leakaudit.rconv.solvers.iterative import solve_matrix_free
 from leakaudit.rconv.solvers.solve import solve_layer
 
 FILTERS, SIZE = 64, 64
 KERNEL, STRIDE = 3, 1
-# Without memory for matrices the solver has to do without any.
-SERIES = {"as chosen": DEFAULT_MEMORY, "matrix-free": 0}
+Solver = Callable[[LayerSystem], Solution]
+SERIES: dict[str, Solver] = {
+    "as chosen": solve_layer,
+    "matrix-free": lambda system: solve_matrix_free(system, "for comparison"),
+}
 # The exponent is fitted where calling overhead no longer counts.
 FIT_FROM = 10_000
 
@@ -39,20 +43,20 @@ def run_scale(
     cases = [("size", size, FILTERS) for size in sizes]
     cases += [("filters", SIZE, count) for count in filters]
     for number, (sweep, size, count) in enumerate(cases):
-        for name, memory in SERIES.items():
+        for name, solver in SERIES.items():
             progress(f"{name}: {size}x{size}, {count} filters")
-            row = one_row(size, count, seed, memory, warm=number > 0)
+            row = one_row(size, count, seed, solver, warm=number > 0)
             results.add({"sweep": sweep, "series": name, **row})
     results.finish({"exponents": exponents(results.rows), "fitted_from_unknowns": FIT_FROM})
     return results
 
 
-def one_row(size: int, filters: int, seed: int, memory: int, *, warm: bool) -> dict[str, Any]:
+def one_row(size: int, filters: int, seed: int, solver: Solver, *, warm: bool) -> dict[str, Any]:
     """Solve one layer; the first row of a process is solved twice, as a warm-up."""
-    system, x = relu_layer(size, filters, KERNEL, STRIDE, seed)
+    system, x = first_layer(size, filters, KERNEL, STRIDE, seed)
     if not warm:
-        solve_layer(system, memory)
-    solution, measured = measure(lambda: solve_layer(system, memory))
+        solver(system)
+    solution, measured = measure(lambda: solver(system))
     passes = median_seconds(lambda: training_pass(system, x), 3)
     return {
         "size": size,

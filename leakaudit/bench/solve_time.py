@@ -11,7 +11,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from leakaudit.bench.layers import median_seconds, relu_layer, training_pass
+from leakaudit.bench.layers import first_layer, median_seconds, training_pass
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile
 from leakaudit.bench.table import load_network
@@ -24,8 +24,9 @@ from leakaudit.rconv.reconstruct import reconstruct
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.victim import share_gradient
 
-# filters, kernel, stride of the single layers: VGG's first, ResNet's, AlexNet's.
-LAYERS = ((64, 3, 1), (64, 7, 2), (64, 11, 4))
+# filters, kernel, stride, activation of the single layers: VGG's first, ResNet's, AlexNet's. Behind
+# a ReLU the last one has fewer equations than unknowns; behind a LeakyReLU it has enough.
+LAYERS = ((64, 3, 1, "ReLU"), (64, 7, 2, "ReLU"), (64, 11, 4, "LeakyReLU"))
 NETWORK = "lenet_main"
 
 
@@ -41,9 +42,9 @@ def run_solve(
     results = ResultFile(output, "solve", environment(), settings)
     progress(f"{NETWORK}: reconstruction and dense least squares")
     results.add(whole_network(models, repeats))
-    for filters, kernel, stride in LAYERS:
-        progress(f"3 -> {filters}, k{kernel} s{stride}, {size}x{size}")
-        results.add(one_layer(size, filters, kernel, stride))
+    for filters, kernel, stride, activation in LAYERS:
+        progress(f"3 -> {filters}, k{kernel} s{stride}, {activation}, {size}x{size}")
+        results.add(one_layer(size, filters, kernel, stride, activation))
     results.finish()
     return results
 
@@ -93,15 +94,15 @@ def whole_network(models: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def one_layer(size: int, filters: int, kernel: int, stride: int) -> dict[str, Any]:
+def one_layer(size: int, filters: int, kernel: int, stride: int, activation: str) -> dict[str, Any]:
     """One solve of a layer against one forward and backward pass, in time and memory."""
-    system, x = relu_layer(size, filters, kernel, stride, 0)
+    system, x = first_layer(size, filters, kernel, stride, 0, activation)
     passes = median_seconds(lambda: training_pass(system, x), 5)
     solution, measured = measure(lambda: solve_layer(system))
     held = sum(t.nbytes for t in (x, system.o, system.G) if t is not None)
     peak = measured.peak_bytes
     return {
-        "case": f"3 -> {filters}, k{kernel} s{stride}, ReLU, {size}x{size}, float64",
+        "case": f"3 -> {filters}, k{kernel} s{stride}, {activation}, {size}x{size}, float64",
         "unknowns": x.numel(),
         "solver": solution.solver,
         "iterations": solution.iterations,

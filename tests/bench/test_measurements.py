@@ -18,7 +18,7 @@ from click.testing import CliRunner  # noqa: E402
 
 from leakaudit.bench import audit_time, scale, solve_time  # noqa: E402
 from leakaudit.bench.command import bench  # noqa: E402
-from leakaudit.bench.layers import relu_layer  # noqa: E402
+from leakaudit.bench.layers import first_layer  # noqa: E402
 from leakaudit.bench.machine import environment, measure  # noqa: E402
 from leakaudit.bench.results_io import ResultFile, finite, read_rows  # noqa: E402
 from leakaudit.errors import UsageError  # noqa: E402
@@ -81,7 +81,7 @@ def test_no_exponent_from_one_point() -> None:
 
 
 def test_the_layers_equations_hold_for_its_input() -> None:
-    system, x = relu_layer(20, 5, 3, 2, seed=1)
+    system, x = first_layer(20, 5, 3, 2, seed=1)
     w = system.w.clone().requires_grad_(True)
     o = torch.nn.functional.conv2d(x, w, stride=2, padding=1)
     assert system.G is not None
@@ -121,7 +121,7 @@ def test_scale_refuses_what_is_no_size() -> None:
 
 
 def test_solve_compares_a_layer_with_a_pass_of_it() -> None:
-    row = solve_time.one_layer(24, 32, 3, 1)
+    row = solve_time.one_layer(24, 32, 3, 1, "ReLU")
     assert row["mse"] < 1e-12
     assert row["ratio"] == pytest.approx(row["seconds"] / row["reference_seconds"])
     assert row["input_output_gradient_bytes"] == 8 * (3 + 2 * 32) * 24**2

@@ -63,6 +63,10 @@ def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_ME
     known = 0 if system.mask is None else int(torch.count_nonzero(system.mask))
     unknowns = prod(system.convolution.input_shape)
     operator = NormalOperator(system)
+    equations = known + (0 if system.dw is None else system.dw.numel())
+    if equations < int((operator.diagonal() > 0).sum()):
+        short = f"{reason}; only {equations} equations are known for {unknowns} unknowns"
+        return _solve(operator, None, MATRIX_FREE, short, system.precision, certify=False)
     if system.has_gradient and known >= ENOUGH * unknowns:
         alone = replace(system, dw=None, G=None)
         suffices = f"{reason}; the {known} known outputs suffice for {unknowns} unknowns"
