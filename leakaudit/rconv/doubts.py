@@ -15,19 +15,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Conv
-from leakaudit.rconv.layer import convolution_of, layer_system
+from leakaudit.rconv.layer import layer_system
+from leakaudit.rconv.operators import GradientConstraints, WeightConstraints, row_scale
+from leakaudit.rconv.solvers.interface import LayerSystem
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known, State
 
 # Guesses of all sides together that are tried, each with one solution of the layer's equations.
-TRIES = 6
+TRIES = 12
 # Sides of one filter that are turned between two solutions.
-_TURNS = 12
+_ITERATIONS = 80
+_AHEAD = 0.02
 # A side is turned if that explains this share of the filter's misfit (squared): by chance the best
 # of some hundred candidates explains less.
 _SHARE = 0.05
@@ -78,7 +79,9 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor) -> Tensor:
     Returns:
         The best guess.
     """
-    best, least = on, float("inf")
+    first = best = on
+    least = float("inf")
+    doubtful = kink.y.abs() <= kink.radius
     tried: list[str] = []
     for _ in range(TRIES):
         G, o = kink.output_gradient(on), kink.output(on)
@@ -86,7 +89,7 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor) -> Tensor:
             state.graph, node, state.weights, state.gradients, G=G, o=o, precision=state.precision
         )
         x = solve_layer(system, state.memory).x
-        misfit = _Misfit(state, node, kink, x, G)
+        misfit = _Misfit(system, state.gradients.get(node.parameter("bias") or ""), kink, x)
         tried.append(f"{misfit.relative:.1e}")
         if misfit.relative >= least:
             break
@@ -97,88 +100,89 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor) -> Tensor:
         if torch.equal(turned, on):
             break
         on = turned
-    turns = int((best != on).sum()) if len(tried) < 2 else 0
-    del turns
     state.attempts.append(
-        f"{node.name}: sides of its outputs near 0, misfit of its gradients "
-        f"{', then '.join(tried)}"
+        f"{node.name}: {int((best != first).sum())} of {int(doubtful.sum())} outputs near 0 turned "
+        f"to the other side, misfit of its gradients {', then '.join(tried)}"
     )
     return best
 
 
 class _Misfit:
-    """What the gradients of a convolution leave unexplained, filter by filter."""
+    """What the equations of a convolution leave unexplained, and which sides would explain it."""
 
-    def __init__(self, state: State, node: Node, kink: Kink, x: Tensor, G: Tensor) -> None:
-        op = node.op
-        if not isinstance(op, Conv):
-            raise TypeError(f"{node.name} is not a convolution")
+    def __init__(self, system: LayerSystem, db: Tensor | None, kink: Kink, x: Tensor) -> None:
+        if system.dw is None or system.G is None or system.o is None or system.mask is None:
+            raise ValueError("sides are told by both sets of equations")
         self.kink = kink
-        self.doubtful = kink.y.abs() <= kink.radius
-        weight = state.gradients[node.parameter("weight") or ""]
-        bias = state.gradients.get(node.parameter("bias") or "")
-        layer = convolution_of(state.graph, node)
-        left = (weight - layer.weight_gradient(x, G)).flatten(1)  # (F, n·k)
-        total = weight.square().sum()
-        self.patches = _patches(x, op)  # (g, B, n·k, L)
-        if bias is not None:
-            # One equation more, of a patch of ones: scaled to the size of the others.
-            scale = weight.square().mean().sqrt() / bias.square().mean().sqrt().clamp_min(1e-300)
-            left = torch.cat([left, scale * (bias - G.transpose(0, 1).flatten(1).sum(1))[:, None]], 1)
-            ones = self.patches.new_full((*self.patches.shape[:2], 1, self.patches.shape[3]), 1.0)
-            self.patches = torch.cat([self.patches, scale * ones], 2)
-            total = total + (scale * bias).square().sum()
-        self.left = left
-        self.relative = float((left.square().sum() / total.clamp_min(1e-300)).sqrt())
+        self.x = x
+        self.scale = row_scale(system.G.transpose(0, 1))
+        self.gradient = GradientConstraints(system.convolution, system.G, self.scale)
+        self.weight = WeightConstraints(
+            system.convolution, system.w, system.mask, row_scale(system.w)
+        )
+        target = self.gradient.right_hand_side(system.dw)
+        self.of_gradient = target - self.gradient.mv(x)
+        self.of_weight = self.weight.right_hand_side(system.o) - self.weight.mv(x)
+        # The bias's gradient as an equation more of every filter, of a patch of ones.
+        ones = x.square().mean().sqrt()
+        self.bias_scale = self.scale * ones if db is not None else self.scale * 0
+        sums = system.G.transpose(0, 1).flatten(1).sum(1)
+        self.of_bias = self.bias_scale * ((0 if db is None else db) - sums)
+        size = target.square().sum()
+        if db is not None:
+            size = size + (self.bias_scale * db).square().sum()
+        left = self.of_gradient.square().sum() + self.of_bias.square().sum()
+        self.relative = float((left / size.clamp_min(1e-300)).sqrt())
+        self.rounding = _ROUNDING * system.precision * target.square().mean().sqrt()
 
     def turned(self, on: Tensor) -> Tensor:
-        """Turn the sides that explain most, one per filter at a time."""
-        batch, filters = on.shape[:2]
-        groups = self.patches.shape[0]
-        per_group = filters // groups
+        """Turn the sides of which that explains the misfit best, the input corrected along.
 
-        def by_filter(t: Tensor) -> Tensor:
-            """(B, F, O..) to (g, f, B·L)."""
-            flat = t.reshape(batch, groups, per_group, -1)
-            return flat.permute(1, 2, 0, 3).reshape(groups, per_group, -1)
+        Least squares for a change of the input and a share by which each doubtful side turns; a
+        side that comes out nearer to the other one is turned.
+        """
+        kink = self.kink
+        step = (kink.above - kink.below) * kink.g
+        step = torch.where(on, -step, step)
+        # A priori a side is wrong the more likely the nearer its output is to 0.
+        near = torch.exp(-4.5 * (kink.y / kink.radius).square())
+        likely = torch.where(kink.y.abs() <= kink.radius, 0.2 * near + 1e-3, 0.0)
+        spread = likely.sqrt() / self.rounding.clamp_min(torch.finfo(step.dtype).tiny)
+        scale = self.scale.view(-1, *[1] * (self.of_gradient.dim() - 1))
+        bias_scale = self.bias_scale.view(1, -1, *[1] * (step.dim() - 2))
+        layer, unit = self.gradient.convolution, self.rounding
 
-        P = self.patches.permute(0, 2, 1, 3).reshape(groups, self.patches.shape[2], -1)
-        sizes = P.square().sum(1, keepdim=True)  # (g, 1, B·L)
-        left = self.left.reshape(groups, per_group, -1).clone()
-        change = by_filter((self.kink.above - self.kink.below) * self.kink.g)
-        sides = by_filter(on).clone()
-        free = by_filter(self.doubtful).clone()
-        for _ in range(_TURNS):
-            step = torch.where(sides, -change, change)
-            gain = 2 * step * torch.bmm(left, P) - step.square() * sizes
-            gain = torch.where(free, gain, -torch.inf)
-            most, where = gain.max(dim=2, keepdim=True)
-            accept = most > _SHARE * left.square().sum(2, keepdim=True)
-            if not bool(accept.any()):
-                break
-            chosen = torch.zeros_like(sides).scatter_(2, where, accept)
-            left = left - torch.bmm(torch.where(chosen, step, 0.0), P.transpose(1, 2))
-            sides ^= chosen
-            free &= ~chosen
-        sides = sides.reshape(groups, per_group, batch, -1).permute(2, 0, 1, 3)
-        return sides.reshape(on.shape)
+        # Unknowns: the change of x, and the turned shares in units of their spread.
+        def mv(dx: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            dG = step * spread * unit * share
+            of_gradient = self.gradient.mv(dx) + scale * layer.weight_gradient(self.x, dG)
+            of_bias = (bias_scale * dG).transpose(0, 1).flatten(1).sum(1)
+            return of_gradient, of_bias, self.weight.mv(dx), unit * share
+
+        def rmv(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+            dx = self.gradient.rmv(a) + self.weight.rmv(c)
+            dG = layer.output(self.x, scale * a) + bias_scale * b.view(bias_scale.shape)
+            return dx, step * spread * unit * dG + unit * d
+
+        rows = (self.of_gradient, self.of_bias, self.of_weight, torch.zeros_like(step))
+        dx, share = torch.zeros_like(self.x), torch.zeros_like(step)
+        r = rmv(*rows)
+        p, square = r, _dot(r, r)
+        for _ in range(_ITERATIONS):
+            image = mv(*p)
+            length = square / _dot(image, image).clamp_min(1e-300)
+            dx, share = dx + length * p[0], share + length * p[1]
+            a, b, c, d = (row - length * q for row, q in zip(rows, image, strict=True))
+            rows = a, b, c, d
+            r = rmv(*rows)
+            previous, square = square, _dot(r, r)
+            ratio = square / previous.clamp_min(1e-300)
+            p = r[0] + ratio * p[0], r[1] + ratio * p[1]
+        turn = spread * unit * share
+        # Where no share reaches one half, the equations are few: then those ahead of all others.
+        least = min(0.5, max(0.7 * float(turn.max()), _AHEAD))
+        return on ^ (turn > least)
 
 
-def _patches(x: Tensor, op: Conv) -> Tensor:
-    """What every output position reads, (g, B, n·k, L)."""
-    ends = zip(reversed(op.padding_begin), reversed(op.padding_end), strict=True)
-    padded = F.pad(x, [end for pair in ends for end in pair])
-    for axis, (kernel, stride, dilation) in enumerate(
-        zip(op.kernel, op.stride, op.dilation, strict=True), start=2
-    ):
-        span = dilation * (kernel - 1) + 1
-        padded = padded.unfold(axis, span, stride)[..., ::dilation]
-    # (B, N, O_1..O_d, K_1..K_d)
-    d = len(op.kernel)
-    batch, channels = padded.shape[:2]
-    order = [0, 1, *range(2 + d, 2 + 2 * d), *range(2, 2 + d)]
-    rows = padded.permute(order).reshape(batch, op.groups, channels // op.groups, -1)
-    positions = 1
-    for size in padded.shape[2 : 2 + d]:
-        positions *= size
-    return rows.reshape(batch, op.groups, -1, positions).transpose(0, 1)
+def _dot(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([torch.sum(x * y) for x, y in zip(a, b, strict=True)]).sum()

@@ -163,5 +163,5 @@ def _judge(
         solutions=state.solutions,
         broken=broken,
         mismatch=mismatch,
-        attempts=(text,),
+        attempts=(*state.attempts, text),
     )

@@ -14,9 +14,16 @@ import torch
 from torch import Tensor
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Activation, Clip, Conv, HardSigmoid, Relu
+from leakaudit.graph.operators import Activation, Clip, Conv, HardSigmoid, LeakyRelu, Relu
 from leakaudit.leakpath.facts import gradient, value
-from leakaudit.rconv.state import State
+from leakaudit.rconv import activations
+from leakaudit.rconv.doubts import Kink, settle_sides
+from leakaudit.rconv.state import Known, State
+
+# Gradients more precise than this decide by the bias gradients alone, wherever these fit.
+PRECISE = 1e-5
+# A gap between recovered values, as a ratio, that parts signal from rounding.
+CLEAR_GAP = 10.0
 
 
 def flat_ends(op: Activation) -> tuple[float, float] | None:
@@ -88,7 +95,8 @@ def relu_threshold(y: Tensor, error: float, rounding: float = 0.0) -> float:
     end = max(float(above.min()) if above.numel() else error, error)
     edges: list[float] = [floor, *between.tolist(), end]
     gaps = [(edges[i + 1] / edges[i], edges[i]) for i in range(len(edges) - 1)]
-    return max(gaps, key=lambda gap: gap[0])[1]
+    widest, start = max(gaps, key=lambda gap: gap[0])
+    return start if widest >= CLEAR_GAP else lower
 
 
 def match_sums(
@@ -123,6 +131,63 @@ def match_sums(
             flat[channel] = False
             flat[channel][order[: certain + best]] = True
     return flat.reshape(channels, mask.shape[0], *mask.shape[2:]).transpose(0, 1)
+
+
+def settle_kink(state: State, node: Node, y: Tensor, known: Known, slope: Tensor | None) -> Tensor:
+    """The output of ReLU, LeakyReLU or PReLU with every doubtful value on the side that fits.
+
+    Args:
+        state: dl/dy must be known.
+        node: The activation.
+        y: Its output after the first guess of what lies on which side.
+        known: The same as it was recovered.
+        slope: PReLU's slopes.
+    """
+    below = _convolution_below(state, node)
+    g = state.known[gradient(node.outputs[0])].tensor
+    if below is None or known.mask is not None or known.error <= 0:
+        return y
+    raw = known.tensor
+    radius = known.error
+    if isinstance(node.op, Relu) and bool((raw < 0).any()):
+        # What came back below 0 shows how large the errors are.
+        radius = min(radius, 3 * float(-raw.min()))
+    one = torch.ones_like(y)
+    flat: Tensor = one * 0
+    if isinstance(node.op, LeakyRelu):
+        flat = one * node.op.slope
+    elif slope is not None:
+        flat = one * activations.channelwise(slope, y)
+    on = y > 0
+    kink = Kink(raw, g, one, flat, radius)
+    if not bool((raw.abs() <= radius).any()) or _sums_fit(state, node, kink, on):
+        return y
+    on = settle_sides(state, below, kink, on)
+    state.outputs[below.outputs[0]] = kink.output(on)
+    tiny = torch.finfo(y.dtype).tiny
+    off = torch.zeros_like(y) if isinstance(node.op, Relu) else y.clamp_max(-tiny)
+    return torch.where(on, y.clamp_min(tiny), off)
+
+
+def _sums_fit(state: State, node: Node, kink: Kink, on: Tensor) -> bool:
+    """Whether the bias gradients leave no doubt: they fit, and are precise enough to tell."""
+    sums = _bias_gradient(state, node)
+    if sums is None or state.precision > PRECISE:
+        return state.precision <= PRECISE
+    G = kink.output_gradient(on).transpose(0, 1).flatten(1)
+    tolerance = 1e3 * state.precision * G.abs().sum(dim=1)
+    return bool(((G.sum(dim=1) - sums).abs() <= tolerance).all())
+
+
+def _convolution_below(state: State, node: Node) -> Node | None:
+    """The convolution below, if its weight's gradient speaks of this output alone."""
+    (o,) = node.inputs
+    below = state.graph.producers.get(o)
+    if below is None or not isinstance(below.op, Conv) or len(state.graph.uses[o]) != 1:
+        return None
+    weight = below.parameter("weight") or ""
+    observed = weight in state.gradients and state.graph.parameter_uses[weight] == 1
+    return below if observed else None
 
 
 def _bias_gradient(state: State, node: Node) -> Tensor | None:

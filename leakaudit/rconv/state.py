@@ -59,6 +59,9 @@ class State:
         memory: Bytes a solver may take for matrices.
         known: Facts replayed so far.
         solutions: Per convolution what its solver found.
+        settled: Per activation its output, the sides of its kink decided.
+        outputs: Per convolution's output tensor what such a decision shows of it.
+        attempts: What was tried to decide them, in words.
     """
 
     graph: Graph
@@ -70,3 +73,6 @@ class State:
     memory: int = DEFAULT_MEMORY
     known: dict[Fact, Known] = field(default_factory=dict)
     solutions: dict[str, Solution] = field(default_factory=dict)
+    settled: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Known] = field(default_factory=dict)
+    attempts: list[str] = field(default_factory=list)

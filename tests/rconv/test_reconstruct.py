@@ -61,6 +61,9 @@ class TestWhatTheAttackerMayKnow:
             "memory",
             "known",
             "solutions",
+            "settled",
+            "outputs",
+            "attempts",
         }
         assert not hasattr(State(None, {}, {}, 0.0, LOSS), "__dict__")  # type: ignore[arg-type]
 

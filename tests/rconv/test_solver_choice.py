@@ -20,6 +20,7 @@ SUFFICIENT = ConvolutionGeometry(
 INSUFFICIENT = replace(SUFFICIENT, filters=1)
 PHASE_BYTES = 8 * 3 * 16 * (81 + 16)
 NORMAL_BYTES = 8 * 3 * 16**2
+FACTOR_BYTES = 8 * 16**2
 
 
 def test_gradient_constraints_that_suffice_are_solved_alone() -> None:
@@ -57,14 +58,16 @@ def test_constraints_that_do_not_suffice_alone_are_stacked() -> None:
     assert "16 unknowns" in choice.reason
 
 
-def test_the_normal_matrix_must_fit_in_memory() -> None:
+def test_the_dense_matrix_must_fit_in_memory() -> None:
     assert choose(INSUFFICIENT, NORMAL_BYTES).method is Method.STACKED
-    choice = choose(INSUFFICIENT, NORMAL_BYTES - 1)
+    assert choose_dense(INSUFFICIENT, NORMAL_BYTES) is not None
+    assert choose_dense(INSUFFICIENT, NORMAL_BYTES - 1) is None
+    # A factor in float32 takes a third of what the eigenvalues take.
+    assert choose(INSUFFICIENT, FACTOR_BYTES).method is Method.DENSE_FACTOR
+    choice = choose(INSUFFICIENT, FACTOR_BYTES - 1)
     assert choice.method is Method.MATRIX_FREE
     assert "16 unknowns" in choice.reason
     assert "none fits into 0 MiB" in choice.reason
-    assert choose_dense(INSUFFICIENT, NORMAL_BYTES) is not None
-    assert choose_dense(INSUFFICIENT, NORMAL_BYTES - 1) is None
 
 
 def test_many_unknowns_with_few_outputs_get_a_band_with_a_border() -> None:
@@ -74,11 +77,18 @@ def test_many_unknowns_with_few_outputs_get_a_band_with_a_border() -> None:
     products, size = bordered_cost(layer)
     assert choose(layer).method is Method.BORDERED
     assert choose(layer, size).method is Method.BORDERED
-    # The band takes less than the dense matrix: without it there is no factor at all.
-    assert size < 24 * 3072**2
+    # The band takes less memory and fewer products than the dense matrix.
+    assert choose(layer, 8 * 3072**2).method is Method.BORDERED
     assert choose(layer, size - 1).method is Method.MATRIX_FREE
-    # A tenth of what factoring the dense normal matrix takes would be 3072**3 / 30.
-    assert products < 3072**3 / 3
+    assert products < 3072**3 // 6
+
+
+def test_more_gradient_constraints_than_unknowns_make_no_border() -> None:
+    # The second layer of R-GAP's CNN6: 3888 gradient constraints for 3468 unknowns.
+    axis = Axis(17, 3, 2, 1, 1)
+    layer = ConvolutionGeometry(12, 36, (Axis(1), axis, axis))
+    assert bordered_cost(layer)[0] > 3468**3 // 6
+    assert choose(layer).method is Method.DENSE_FACTOR
 
 
 def test_few_unknowns_get_the_dense_matrix_that_always_tells_the_rank() -> None:
@@ -87,7 +97,7 @@ def test_few_unknowns_get_the_dense_matrix_that_always_tells_the_rank() -> None:
         return ConvolutionGeometry(2, 3, (Axis(1), axis, axis))
 
     assert choose(square(20)).method is Method.STACKED  # 800 unknowns
-    assert choose(square(21)).method is Method.BORDERED
+    assert choose(square(21)).method is Method.DENSE_FACTOR
 
 
 def test_underdetermined_layers_get_the_dense_matrix() -> None:

@@ -15,10 +15,12 @@ from hypothesis import strategies as st  # noqa: E402
 
 from leakaudit.rconv.operators import row_scale  # noqa: E402
 from leakaudit.rconv.solvers import gradient_only, stacked  # noqa: E402
+from leakaudit.rconv.solvers.bordered import Bordered  # noqa: E402
 from leakaudit.rconv.solvers.conjugate_gradients import least_squares  # noqa: E402
 from leakaudit.rconv.solvers.dense import factorise, rank_tolerance  # noqa: E402
+from leakaudit.rconv.solvers.dense_factor import DenseFactor  # noqa: E402
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution  # noqa: E402
-from leakaudit.rconv.solvers.iterative import solve_bordered, solve_matrix_free  # noqa: E402
+from leakaudit.rconv.solvers.iterative import solve_factored, solve_matrix_free  # noqa: E402
 from leakaudit.rconv.solvers.normal_operator import NormalOperator  # noqa: E402
 from leakaudit.rconv.solvers.solve import solve_layer  # noqa: E402
 
@@ -295,13 +297,19 @@ def test_matrix_free_claims_full_rank_only_where_it_is_full(
 
 
 @SUITE
-@given(case=cases(), seed=SEEDS, which=st.sampled_from(["weight", "both"]), known=KNOWN)
-def test_bordered_claims_full_rank_only_where_it_is_full(
-    case: Case, seed: int, which: str, known: float
+@given(
+    case=cases(),
+    seed=SEEDS,
+    which=st.sampled_from(["weight", "both"]),
+    known=KNOWN,
+    factor=st.sampled_from([Bordered, DenseFactor]),
+)
+def test_a_float32_factor_claims_full_rank_only_where_it_is_full(
+    case: Case, seed: int, which: str, known: float, factor: Any
 ) -> None:
     found = problem(case, seed, which, known)
     assume(found.rank_is_clear and found.system.has_weight)
-    solution = solve_bordered(found.system, "test")
+    solution = solve_factored(found.system, "test", factor)
     if solution is not None:
         check_full_rank_claim(found, solution)
 

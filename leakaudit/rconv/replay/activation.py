@@ -20,7 +20,7 @@ from leakaudit.graph.operators import (
 from leakaudit.leakpath.derivations import activation
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.rconv import activations
-from leakaudit.rconv.relu import flat_ends, settle
+from leakaudit.rconv.relu import flat_ends, settle, settle_kink
 from leakaudit.rconv.replay.rounding import rounding
 from leakaudit.rconv.state import Known, PathBroken, State
 
@@ -38,11 +38,17 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     if slope is not None and float(slope.min()) <= 0:
         raise PathBroken(step.node, "a learned slope is not positive: the sign of o is not known")
     known = state.known[value(node.outputs[0])]
+    name = node.outputs[0]
+    if name in state.settled:
+        return node, op, Known(state.settled[name], known.mask, known.error), slope
     ends = flat_ends(op)
     y = settle(state, node, ends) if ends else known.tensor
     if isinstance(op, LeakyRelu | PRelu | Elu | Celu | Selu):
         # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
         y = torch.where(y.abs() <= _sign_rounding(state, known), torch.zeros_like(y), y)
+    if isinstance(op, Relu | LeakyRelu | PRelu) and gradient(name) in state.known:
+        y = settle_kink(state, node, y, known, slope)
+        state.settled[name] = y
     return node, op, Known(y, known.mask, known.error), slope
 
 

@@ -30,7 +30,8 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
         state.weights,
         state.gradients if Kind.GRADIENT in premises else {},
         G=state.known[gradient(o)].tensor if Kind.GRADIENT in premises else None,
-        o=state.known[value(o)] if Kind.VALUE in premises else None,
+        # Coarse gradients are worth the output as well, where deciding its sides has shown it.
+        o=state.known[value(o)] if Kind.VALUE in premises else state.outputs.get(o),
         precision=state.precision,
     )
     solution = solve_layer(system, state.memory)

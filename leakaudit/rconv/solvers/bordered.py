@@ -87,6 +87,8 @@ def bordered_cost(layer: ConvolutionGeometry) -> tuple[int, int]:
 class Bordered:
     """Approximates (SᵀS)⁻¹; symmetric positive definite."""
 
+    NAME = "preconditioned by a band's Cholesky factor with a border"
+
     def __init__(self, system: LayerSystem, operator: NormalOperator) -> None:
         """Factor.
 

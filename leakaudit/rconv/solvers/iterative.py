@@ -22,12 +22,12 @@ from leakaudit.rconv.solvers.conjugate_gradients import (
     least_squares,
     run,
 )
+from leakaudit.rconv.solvers.dense_factor import DenseFactor
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
 from leakaudit.rconv.solvers.select import DEFAULT_MEMORY
 
 MATRIX_FREE = "matrix-free conjugate gradients"
-BORDERED = "conjugate gradients, bordered band Cholesky preconditioner"
 ITERATION_LIMIT = 1500
 # A direction that the equations do not fix keeps its part of the random point: a standard normal
 # number, however many unknowns there are. Below this in total, one such direction is missed with a
@@ -41,14 +41,17 @@ ENOUGH = 2.0
 AGREES = 1e3
 
 
-def solve_bordered(system: LayerSystem, reason: str) -> Solution | None:
-    """Solve with the factored band as preconditioner.
+def solve_factored(
+    system: LayerSystem, reason: str, factor: type[Bordered] | type[DenseFactor]
+) -> Solution | None:
+    """Solve with a factor in float32 as preconditioner.
 
     Returns:
         None where full rank could not be shown: another solver may tell more.
     """
     operator = NormalOperator(system)
-    solution = _solve(operator, Bordered(system, operator), BORDERED, reason, system.precision)
+    name = f"conjugate gradients, {factor.NAME}"
+    solution = _solve(operator, factor(system, operator), name, reason, system.precision)
     return None if solution.rank is None else solution
 
 

@@ -15,21 +15,27 @@ from leakaudit.rconv.solvers.normal_operator import NormalOperator
 _CHUNK = 8_000_000  # numbers in one batch of patch Gram matrices: 64 MB
 
 
-def normal_matrix(system: LayerSystem, operator: NormalOperator) -> Tensor:
+def normal_matrix(
+    system: LayerSystem, operator: NormalOperator, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """SᵀS of shape (|X|, |X|), unknowns in the order of x (B, N, H..) flattened.
 
     Args:
         system: The layer.
         operator: Its equations, scaled.
+        dtype: Of the result, and in which it is computed.
     """
     shape = system.convolution.input_shape
     unknowns = prod(shape)
-    H = system.w.new_zeros((unknowns, unknowns))
+    H = system.w.new_zeros((unknowns, unknowns), dtype=dtype)
     if operator.gradient is not None:
         scale = operator.gradient.scale
-        _add_gradient_constraints(H, system.geometry, operator.gradient.G, scale, shape)
+        _add_gradient_constraints(
+            H, system.geometry, operator.gradient.G.to(dtype), scale.to(dtype), shape
+        )
     if operator.weight is not None:
-        _add_weight_constraints(H, system.geometry, operator.weight.W, operator.weight.mask, shape)
+        W, mask = operator.weight.W.to(dtype), operator.weight.mask.to(dtype)
+        _add_weight_constraints(H, system.geometry, W, mask, shape)
     return H
 
 

@@ -26,6 +26,7 @@ class Method(StrEnum):
     GRADIENT_ONLY = "gradient-only"
     STACKED = "stacked"
     BORDERED = "bordered"
+    DENSE_FACTOR = "dense factor"
     MATRIX_FREE = "matrix-free"
 
 
@@ -68,14 +69,19 @@ def choose(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
         return dense
     if bound.weight_constraints < MANY_OUTPUTS * bound.unknowns and bound.rank == bound.read:
         products, size = bordered_cost(layer)
-        if size <= memory and products <= FACTOR_PRODUCTS:
+        dense_products, dense_size = bound.unknowns**3 // 6, 8 * bound.unknowns**2
+        if size <= memory and products <= min(dense_products, FACTOR_PRODUCTS):
             return Choice(
                 Method.BORDERED,
-                f"both sets are needed, and a factor of their normal matrix as a band with a "
-                f"border takes {max(1, size >> 20)} MiB",
+                f"both sets are needed; their normal matrix, as a band with a border, takes "
+                f"{products:.1e} multiplications to factor (densely: {dense_products:.1e})",
             )
-        if dense is not None:
-            return dense
+        if dense_size <= memory and dense_products <= FACTOR_PRODUCTS:
+            return Choice(
+                Method.DENSE_FACTOR,
+                f"both sets are needed; their normal matrix takes {dense_products:.1e} "
+                f"multiplications to factor (as a band with a border: {products:.1e})",
+            )
     return Choice(
         Method.MATRIX_FREE,
         f"{bound.weight_constraints} weight constraints for {bound.unknowns} unknowns: no factor "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from leakaudit.rconv.solvers import gradient_only, iterative, stacked
+from leakaudit.rconv.solvers.bordered import Bordered
+from leakaudit.rconv.solvers.dense_factor import DenseFactor
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose, choose_dense
 
@@ -31,11 +33,13 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
         case Method.MATRIX_FREE:
             return iterative.solve_matrix_free(system, choice.reason, memory)
         case Method.BORDERED:
-            solution = iterative.solve_bordered(system, choice.reason)
-            if solution is not None:
-                return solution
-            dense = choose_dense(layer, memory)
-            open_ = "the bordered band factor left the rank open"
-            if dense is not None:
-                return stacked.solve(system, f"{dense.reason}; {open_}")
-            return iterative.solve_matrix_free(system, open_, memory)
+            solution = iterative.solve_factored(system, choice.reason, Bordered)
+        case Method.DENSE_FACTOR:
+            solution = iterative.solve_factored(system, choice.reason, DenseFactor)
+    if solution is not None:
+        return solution
+    open_ = "a factor in float32 left the rank open"
+    dense = choose_dense(layer, memory)
+    if dense is not None:
+        return stacked.solve(system, f"{dense.reason}; {open_}")
+    return iterative.solve_matrix_free(system, open_, memory)
