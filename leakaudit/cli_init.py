@@ -61,7 +61,6 @@ _EXAMPLES: dict[str, object] = {
     "baseline": "leakaudit-baseline.json",
     "output": "leakaudit.txt",
     "report": ["sarif=leakaudit.sarif"],
-    "cluster": "tcp://scheduler:8786",
 }
 
 

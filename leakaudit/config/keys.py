@@ -8,7 +8,8 @@ from types import MappingProxyType
 from leakaudit.config import values
 from leakaudit.config.values import Check
 
-# A key is the long name of an option of `leakaudit check`, with the same meaning.
+# A key is the long name of an option of `leakaudit check`, with the same meaning. --cluster is not
+# among them: what a scheduler answers is unpickled, so the command line alone may name one.
 OPTIONS: Mapping[str, Check] = MappingProxyType(
     {
         "input-shape": values.shapes,
@@ -34,7 +35,6 @@ OPTIONS: Mapping[str, Check] = MappingProxyType(
         "report": values.report_files,
         "exit-zero": values.boolean,
         "jobs": values.text_or_integer,
-        "cluster": values.text,
         "no-progress": values.boolean,
         "color": values.text,
         "quiet": values.integer,

@@ -268,7 +268,11 @@ def test_matrix_free_gives_the_minimum_norm_solution(case: Case) -> None:
     found = problem(case, 4)
     solution = solve_layer(found.system, memory=1)
     assert solution.solver.startswith("matrix-free conjugate gradients")
-    assert "none fits into 0 MiB" in solution.reason or "too many to factor" in solution.reason
+    for why in ("no factor fits into 0 MiB", "no factor is needed", "too many to factor"):
+        if why in solution.reason:
+            break
+    else:
+        pytest.fail(solution.reason)
     assert solution.iterations > 0
     assert solution.residual < 1e-10
     error = (solution.x.reshape(-1) - found.minimum_norm).norm()

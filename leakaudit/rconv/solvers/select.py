@@ -45,6 +45,11 @@ def choose(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
         layer: Its `observed` and `outputs_known` say which equations there are.
         memory: Bytes that the solver may take for matrices.
     """
+    return _gradient_only(layer, memory) or choose_for_both(layer, memory)
+
+
+def _gradient_only(layer: ConvolutionGeometry, memory: int) -> Choice | None:
+    """The solver for gradient constraints, if they may suffice or are all there is."""
     bound = layer_bound(layer)
     columns = rows = 1
     for axis in layer.axes:
@@ -53,17 +58,25 @@ def choose(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
         rows *= max((len(phase.taps) for phase in phases), default=1)
     rows *= layer.filters // layer.groups
     phase_bytes = 8 * 3 * columns * (rows + columns)
-    if layer.observed and (not layer.outputs_known or bound.gradient_rank == bound.read):
-        if phase_bytes <= memory and columns <= 4096:
-            return Choice(
-                Method.GRADIENT_ONLY,
-                f"the {bound.gradient_constraints} gradient constraints suffice; one matrix of "
-                f"{rows} x {columns} per phase",
-            )
+    if not layer.observed or (layer.outputs_known and bound.gradient_rank < bound.read):
+        return None
+    if phase_bytes <= memory and columns <= 4096:
         return Choice(
-            Method.MATRIX_FREE,
-            f"one phase of the gradient constraints has {columns} columns, too many to factor",
+            Method.GRADIENT_ONLY,
+            f"the {bound.gradient_constraints} gradient constraints suffice; one matrix of "
+            f"{rows} x {columns} per phase",
         )
+    if layer.outputs_known:
+        return None
+    return Choice(
+        Method.MATRIX_FREE,
+        f"one phase of the gradient constraints has {columns} columns, too many to factor",
+    )
+
+
+def choose_for_both(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
+    """Choose the solver for both sets of equations, or for weight constraints alone."""
+    bound = layer_bound(layer)
     dense = choose_dense(layer, memory)
     if dense is not None and (bound.unknowns <= FEW or bound.rank < bound.read):
         return dense
@@ -82,11 +95,10 @@ def choose(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice:
                 f"both sets are needed; their normal matrix takes {dense_products:.1e} "
                 f"multiplications to factor (as a band with a border: {products:.1e})",
             )
-    return Choice(
-        Method.MATRIX_FREE,
-        f"{bound.weight_constraints} weight constraints for {bound.unknowns} unknowns: no factor "
-        f"is needed, or none fits into {memory >> 20} MiB",
-    )
+    counts = f"{bound.weight_constraints} weight constraints for {bound.unknowns} unknowns"
+    if bound.weight_constraints >= MANY_OUTPUTS * bound.unknowns:
+        return Choice(Method.MATRIX_FREE, f"{counts}: few iterations, no factor is needed")
+    return Choice(Method.MATRIX_FREE, f"{counts}: no factor fits into {memory >> 20} MiB")
 
 
 def choose_dense(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice | None:
