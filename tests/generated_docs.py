@@ -7,6 +7,7 @@ The tests compare the files with what these functions return.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,11 +19,13 @@ import click
 from click.testing import CliRunner
 from rules_page import PAGE, rules_page
 
+from leakaudit.bench import audit_time, scale, solve_time, table
 from leakaudit.cli import main
 from leakaudit.frontends.coverage import coverage
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+RESULTS = ROOT / "leakaudit" / "bench" / "results"
 WIDTH = 100
 TRANSCRIPT = "check sample_models/lenet_main.onnx --select LA004 --no-progress"
 
@@ -99,12 +102,49 @@ def help_texts() -> str:
     return "\n\n".join(parts)
 
 
+RENDERERS = {
+    "table": table.render,
+    "solve": solve_time.render,
+    "scale": scale.render,
+    "audit": audit_time.render,
+}
+TITLES = {
+    "table": "R-CONV, DLG and R-GAP on the same network and picture, in one process",
+    "solve": "The solvers against a dense least-squares solve and against training the layer",
+    "scale": "One convolution (3 channels, k3 s1 p1, ReLU, float64) by size",
+    "audit": "Whole audits of lenet_main against bare imports",
+}
+
+
+def results() -> str:
+    """The committed result files of `leakaudit bench`, as the command prints them."""
+    parts = []
+    files = sorted(RESULTS.glob("*.json"))
+    for benchmark in RENDERERS:
+        for file in files:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            if document["benchmark"] != benchmark:
+                continue
+            machine = document["environment"]
+            versions = machine["versions"]
+            where = (
+                f"{TITLES[benchmark]} ({machine['date']}, {machine['cores']} cores "
+                f"{machine['cpu']}, torch {versions['torch']}, leakaudit {versions['leakaudit']}; "
+                f"`{file.relative_to(ROOT).as_posix()}`):"
+            )
+            parts.append(
+                f"{where}\n\n```text\n{RENDERERS[benchmark](document['rows']).rstrip()}\n```"
+            )
+    return "\n\n".join(parts)
+
+
 TABLE = r"\|.*?\|(?=\n\n)"
 # Marker -> what makes the text below it, and what that text looks like in the README.
 PARTS = {
     "transcript": (transcript, r"```console\n.*?\n```"),
     "rules": (rules_table, TABLE),
     "coverage": (coverage_table, TABLE),
+    "results": (results, r".*?(?=\n\n<!-- /results -->)"),
     "help": (help_texts, r".*?(?=\n\n<!-- /help -->)"),
 }
 

@@ -445,6 +445,21 @@ def test_json_and_the_reconstruction_of_the_changed_network_fails() -> None:
     assert evidence["unknowns"] == 768
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLAGGED)
+def test_no_layer_is_reconstructed_after_its_best_change(name: str) -> None:
+    result = run(str(SAMPLES / f"{name}.onnx"), "--format", "json")
+    layers = json.loads(result.stdout)["layers"]
+    assert layers
+    for layer in layers:
+        best = layer["changes"][0]
+        assert 0 < best["counts"]["determined_fraction"] < 1
+        evidence = best["confirmation"]
+        assert evidence["status"] not in ("confirmed", None), layer["layer"]
+        if evidence["rank"] is not None:
+            assert evidence["rank"] < evidence["unknowns"]
+
+
 def test_names_of_a_model_cannot_steer_a_terminal() -> None:
     from leakaudit.advise.render import as_json, as_table
 

@@ -110,6 +110,7 @@ def test_a_model_at_baseline_has_no_new_finding(gate: tuple[Path, Path]) -> None
     assert document["summary"]["known"] == len(known)
     table = run("check", model, "--no-confirm", "--isolated", "--baseline", baseline).stdout
     assert f"no new findings; {len(known)} known from the baseline" in table
+    assert f"No new findings: {len(known)} known from the baseline." in table
 
 
 def test_a_retrained_model_has_no_new_finding(gate: tuple[Path, Path]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import click
-from generated_docs import README, WIDTH, commands, help_texts, part_of, printed
+from generated_docs import README, WIDTH, commands, help_texts, part_of, printed, results
 
 from leakaudit.cli import main
 
@@ -40,3 +40,13 @@ def test_every_command_is_shown_with_every_option() -> None:
 
 def test_nothing_is_wider_than_the_terminal() -> None:
     assert max(map(len, SHOWN.splitlines())) <= WIDTH
+
+
+def test_the_results_are_those_of_the_committed_files() -> None:
+    shown = part_of(README.read_text(encoding="utf-8"), "results")
+    assert shown == results()
+    # Each row of each file, not just some text.
+    assert "lenet_main" in shown
+    assert shown.count("```text") == len(
+        list((README.parent / "leakaudit/bench/results").glob("*.json"))
+    )

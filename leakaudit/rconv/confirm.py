@@ -19,7 +19,12 @@ from leakaudit.limits import Limits
 from leakaudit.rconv.device import choose_device
 from leakaudit.rconv.evidence import judge
 from leakaudit.rconv.execute import NotExecutable
-from leakaudit.rconv.local import PASSES, confirm_locally, confirm_synthetically, layer_cost
+from leakaudit.rconv.local import (
+    confirm_locally,
+    confirm_synthetically,
+    layer_cost,
+    local_passes,
+)
 from leakaudit.rconv.onnx_check import check_against_onnxruntime
 from leakaudit.rconv.probes import Probe, is_image_shape, load_probe, make_probe
 from leakaudit.rconv.reconstruct import Reconstruction, reconstruct
@@ -258,7 +263,7 @@ def _too_long(
     if budget is None:
         return None
     left = budget - (time.perf_counter() - started)
-    needed = PASSES * per_pass * layer_cost(graph, node)
+    needed = local_passes(graph, node) * per_pass * layer_cost(graph, node)
     if needed <= left:
         return None
     return f"solving it locally does not fit into the time budget of {budget:g} s (--time-budget)"

@@ -5,9 +5,9 @@ than the errors of the recovered values does not show its side, and one wrong si
 entry of dl/do: with coarse gradients (bfloat16, float16) enough to spoil every layer below. But the
 gradients of the convolution below speak of dl/do too. With a first guess of the sides its equations
 give an estimate of its input; a side that is wrong then leaves in dl/dw and dl/db a misfit of a
-known shape, dl/dy times the patch that the output reads. The sides whose turning explains most of
-the misfit are turned, the equations solved again, and the whole is kept only where less is left
-unexplained.
+known shape, dl/dy times the patch that the output reads. Least squares over all doubtful sides at
+once, the input corrected along with them, tells which ones to turn; then the equations are solved
+again, and a guess is kept only if it leaves less unexplained than the last one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from leakaudit.rconv.state import Known, State
 
 # Guesses of all sides together that are tried, each with one solution of the layer's equations.
 TRIES = 12
-# Sides of one filter that are turned between two solutions.
+# Of conjugate gradients for the shares by which sides turn; few, since rounding hides the rest.
 _ITERATIONS = 80
-_AHEAD = 0.02
-# A side is turned if that explains this share of the filter's misfit (squared): by chance the best
-# of some hundred candidates explains less.
-_SHARE = 0.05
+# Sides that turn by at least this share of the one that turns most go with it.
+_AHEAD_OF_ALL = 0.7
+# A share below this, of a whole turn, is rounding.
+_SMALLEST = 0.02
+# How likely the side of an output at 0 is wrong, and of one at the edge of what is in doubt.
+_LIKELY_NEAR, _LIKELY_FAR = 0.2, 1e-3
+# A misfit of this share of the gradients is no matter of some sides: what came before went wrong.
+_HOPELESS = 0.5
 # The misfit is rounding where it is at most this many times the gradients' precision.
 _ROUNDING = 2.0
 
@@ -67,7 +71,7 @@ class Kink:
         return Known(o, None if bool(shown.all()) else shown)
 
 
-def settle_sides(state: State, node: Node, kink: Kink, on: Tensor) -> Tensor:
+def settle_sides(state: State, node: Node, kink: Kink, on: Tensor, db: Tensor | None) -> Tensor:
     """Turn the sides of doubtful outputs until the gradients of the convolution below fit.
 
     Args:
@@ -75,6 +79,7 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor) -> Tensor:
         node: The convolution below, its weight's gradient observed.
         kink: The activation.
         on: First guess of the outputs above 0.
+        db: Its bias's gradient (F,), where it is observed.
 
     Returns:
         The best guess.
@@ -83,23 +88,28 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor) -> Tensor:
     least = float("inf")
     doubtful = kink.y.abs() <= kink.radius
     tried: list[str] = []
+    last: _Misfit | None = None
+    ahead = _AHEAD_OF_ALL
     for _ in range(TRIES):
         G, o = kink.output_gradient(on), kink.output(on)
         system = layer_system(
             state.graph, node, state.weights, state.gradients, G=G, o=o, precision=state.precision
         )
         x = solve_layer(system, state.memory).x
-        misfit = _Misfit(system, state.gradients.get(node.parameter("bias") or ""), kink, x)
+        misfit = _Misfit(system, db, kink, x)
         tried.append(f"{misfit.relative:.1e}")
-        if misfit.relative >= least:
+        if misfit.relative < least:
+            best, least, last = on, misfit.relative, misfit
+            ahead = _AHEAD_OF_ALL
+        elif ahead < 1:
+            ahead = 1.0  # too many at once: from the best guess again, only the foremost
+        else:
             break
-        best, least = on, misfit.relative
-        if least <= _ROUNDING * state.precision:
+        if least <= _ROUNDING * state.precision or least > _HOPELESS or last is None:
             break
-        turned = misfit.turned(on)
-        if torch.equal(turned, on):
+        on = last.turned(best, ahead)
+        if torch.equal(on, best):
             break
-        on = turned
     state.attempts.append(
         f"{node.name}: {int((best != first).sum())} of {int(doubtful.sum())} outputs near 0 turned "
         f"to the other side, misfit of its gradients {', then '.join(tried)}"
@@ -135,26 +145,30 @@ class _Misfit:
         self.relative = float((left / size.clamp_min(1e-300)).sqrt())
         self.rounding = _ROUNDING * system.precision * target.square().mean().sqrt()
 
-    def turned(self, on: Tensor) -> Tensor:
+    def turned(self, on: Tensor, ahead: float) -> Tensor:
         """Turn the sides of which that explains the misfit best, the input corrected along.
 
-        Least squares for a change of the input and a share by which each doubtful side turns; a
-        side that comes out nearer to the other one is turned.
+        Least squares for a change of the input and a share by which each doubtful side turns.
+
+        Args:
+            on: The guess that left this misfit.
+            ahead: Sides whose share is at least this much of the largest are turned. Below 1, one
+                half suffices: such a side came out nearer to the other one.
         """
         kink = self.kink
         step = (kink.above - kink.below) * kink.g
         step = torch.where(on, -step, step)
         # A priori a side is wrong the more likely the nearer its output is to 0.
         near = torch.exp(-4.5 * (kink.y / kink.radius).square())
-        likely = torch.where(kink.y.abs() <= kink.radius, 0.2 * near + 1e-3, 0.0)
-        spread = likely.sqrt() / self.rounding.clamp_min(torch.finfo(step.dtype).tiny)
+        likely = torch.where(kink.y.abs() <= kink.radius, _LIKELY_NEAR * near + _LIKELY_FAR, 0.0)
+        step = step * likely.sqrt()
         scale = self.scale.view(-1, *[1] * (self.of_gradient.dim() - 1))
         bias_scale = self.bias_scale.view(1, -1, *[1] * (step.dim() - 2))
         layer, unit = self.gradient.convolution, self.rounding
 
-        # Unknowns: the change of x, and the turned shares in units of their spread.
+        # Unknowns: the change of x, and the turned shares in units of their likely size.
         def mv(dx: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            dG = step * spread * unit * share
+            dG = step * share
             of_gradient = self.gradient.mv(dx) + scale * layer.weight_gradient(self.x, dG)
             of_bias = (bias_scale * dG).transpose(0, 1).flatten(1).sum(1)
             return of_gradient, of_bias, self.weight.mv(dx), unit * share
@@ -162,7 +176,7 @@ class _Misfit:
         def rmv(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
             dx = self.gradient.rmv(a) + self.weight.rmv(c)
             dG = layer.output(self.x, scale * a) + bias_scale * b.view(bias_scale.shape)
-            return dx, step * spread * unit * dG + unit * d
+            return dx, step * dG + unit * d
 
         rows = (self.of_gradient, self.of_bias, self.of_weight, torch.zeros_like(step))
         dx, share = torch.zeros_like(self.x), torch.zeros_like(step)
@@ -178,10 +192,9 @@ class _Misfit:
             previous, square = square, _dot(r, r)
             ratio = square / previous.clamp_min(1e-300)
             p = r[0] + ratio * p[0], r[1] + ratio * p[1]
-        turn = spread * unit * share
-        # Where no share reaches one half, the equations are few: then those ahead of all others.
-        least = min(0.5, max(0.7 * float(turn.max()), _AHEAD))
-        return on ^ (turn > least)
+        turn = likely.sqrt() * share
+        least = max(ahead * float(turn.max()), _SMALLEST)
+        return on ^ (turn >= (least if ahead == 1 else min(0.5, least)))
 
 
 def _dot(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:

@@ -33,6 +33,7 @@ from leakaudit.rconv.partial.attempts import PartialLeak, partial_leak
 from leakaudit.rconv.partial.inequalities import Inequalities, flat_output_inequalities
 from leakaudit.rconv.partial.picture import Range
 from leakaudit.rconv.probes import is_image_shape, make_probe
+from leakaudit.rconv.reconstruct import overflow
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.solve import solve_layer
 from leakaudit.rconv.state import Known
@@ -41,6 +42,8 @@ from leakaudit.rconv.victim import SharedGradient
 # What a solve costs at most in practice, in forward passes of the layer: four kernels an
 # iteration, in float64 (twice the cost), some two hundred iterations.
 PASSES = 4 * 2 * 200
+# The same for the pictures of a partial leak: six applications of four kernels an iteration.
+PARTIAL_PASSES = 6 * 4 * 2 * 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ def layer_cost(graph: Graph, node: Node) -> int:
         return 0
     weight = graph.parameters[node.parameter("weight") or ""].shape
     return prod(weight) * prod(graph.tensors[node.outputs[0]].shape[2:])
+
+
+def local_passes(graph: Graph, node: Node) -> int:
+    """Forward passes of the layer that its local confirmation is worth at most in practice."""
+    if not isinstance(node.op, Conv) or not is_image_shape(graph.tensors[node.inputs[0]].shape):
+        return PASSES
+    bound = bound_of(graph, node)
+    return PASSES + (PARTIAL_PASSES if bound.rank < bound.unknowns else 0)
 
 
 def confirm_locally(
@@ -79,6 +90,9 @@ def confirm_locally(
         for _, name in node.parameters
         if name in shared.gradients and graph.parameter_uses[name] == 1
     }
+    overflown = overflow({name: shared.gradients[name] for name in observed})
+    if overflown:
+        return LocalResult(replace(base, reason=overflown))
     if node.parameter("weight") not in observed:
         return LocalResult(replace(base, reason="its weight's gradient is not observed"))
     G = shared.activation_gradients.get(o)

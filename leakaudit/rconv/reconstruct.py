@@ -75,6 +75,12 @@ def reconstruct(
     exact = {name: w.double() if w.is_floating_point() else w for name, w in weights.items()}
     observed = {name: g.double() for name, g in gradients.items()}
 
+    overflown = overflow(gradients)
+    if overflown:
+        end = PathBroken("the shared gradient", overflown)
+        target = path.target.tensor if path.target else None
+        return Reconstruction(target, {}, {}, end, None, (str(end),))
+
     side_paths = _side_paths(path)
     heads: list[HeadSolution | None] = list(_heads(path, exact, observed)) or [None]
     tried: list[tuple[tuple[float, float], Reconstruction]] = []
@@ -96,6 +102,18 @@ def reconstruct(
         best.mismatch,
         tuple(attempt for _, result in tried for attempt in result.attempts),
     )
+
+
+def overflow(gradients: Mapping[str, Tensor]) -> str:
+    """Which gradients hold numbers that their type cannot hold, in words; empty where none does."""
+    bad = {name: int((~torch.isfinite(g)).sum()) for name, g in gradients.items()}
+    bad = {name: count for name, count in bad.items() if count}
+    if not bad:
+        return ""
+    name, count = next(iter(bad.items()))
+    kind = str(gradients[name].dtype).removeprefix("torch.")
+    more = f", and so do {len(bad) - 1} more" if len(bad) > 1 else ""
+    return f"{count} of {gradients[name].numel()} numbers of {name} overflow {kind}{more}"
 
 
 def _heads(

@@ -145,7 +145,7 @@ def settle_kink(state: State, node: Node, y: Tensor, known: Known, slope: Tensor
     """
     below = _convolution_below(state, node)
     g = state.known[gradient(node.outputs[0])].tensor
-    if below is None or known.mask is not None or known.error <= 0:
+    if below is None or known.mask is not None:
         return y
     raw = known.tensor
     radius = known.error
@@ -160,10 +160,10 @@ def settle_kink(state: State, node: Node, y: Tensor, known: Known, slope: Tensor
         flat = one * activations.channelwise(slope, y)
     on = y > 0
     kink = Kink(raw, g, one, flat, radius)
-    if not bool((raw.abs() <= radius).any()) or _sums_fit(state, node, kink, on):
-        return y
-    on = settle_sides(state, below, kink, on)
-    state.outputs[below.outputs[0]] = kink.output(on)
+    if radius > 0 and not _sums_fit(state, node, kink, on):
+        on = settle_sides(state, below, kink, on, _bias_gradient(state, node))
+    if state.precision > PRECISE:
+        state.outputs[below.outputs[0]] = kink.output(on)
     tiny = torch.finfo(y.dtype).tiny
     off = torch.zeros_like(y) if isinstance(node.op, Relu) else y.clamp_max(-tiny)
     return torch.where(on, y.clamp_min(tiny), off)

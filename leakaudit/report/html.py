@@ -139,7 +139,7 @@ def _model(
         ("What came back", shown),
         ("Layers", layer_table(model.layers) if model.layers else "<p>No layer with weights.</p>"),
         ("Leak path", _leak_path(path, model, identity) if path else ""),
-        ("Findings", findings(model.findings, rules, options)),
+        ("Findings", findings(model, rules, options)),
         ("Formulas", _wrapped("formulas", formulas(model.layers))),
         ("Skipped", _list(f"{name(e.what)}: {text(e.reason.strip())}" for e in model.skipped)),
         ("Notes", _list(text(note.strip()) for note in model.notes)),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from leakaudit.findings import Confirmation, Finding, RuleText, Status
+from leakaudit.findings import Confirmation, Finding, ModelReport, RuleText, Status
 from leakaudit.report import prose, wording
 from leakaudit.report.html_text import name, rich, severity_badge, text
 from leakaudit.report.interface import RenderOptions
@@ -14,12 +14,11 @@ from leakaudit.report.interface import RenderOptions
 _LINK = re.compile(r"https://[\w.~/%?#=&+:,@-]+", re.ASCII)
 
 
-def findings(
-    found: Sequence[Finding], rules: Mapping[str, RuleText], options: RenderOptions
-) -> str:
+def findings(model: ModelReport, rules: Mapping[str, RuleText], options: RenderOptions) -> str:
     """Return the findings, those of one rule together, the rule of the worst first."""
+    found = model.findings
     if not found:
-        return "<p>No findings.</p>"
+        return f"<p>{text(wording.no_findings(model))}</p>"
     worst: dict[str, int] = {}
     for finding in found:
         worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))

@@ -173,9 +173,9 @@ def _evidence(confirmation: Confirmation, show_seconds: bool) -> Json:
         "solver": confirmation.solver,
         "rank": confirmation.rank,
         "unknowns": confirmation.unknowns,
-        "condition": _figure(confirmation.condition),
+        "condition": _figure(confirmation.condition, 3),
         "residual": _figure(confirmation.residual),
-        "predicted_error": _figure(confirmation.predicted_error),
+        "predicted_error": _figure(confirmation.predicted_error, 3),
         "mse": _figure(confirmation.mse),
         "psnr": _figure(confirmation.psnr),
         "ssim": _figure(confirmation.ssim),
@@ -187,9 +187,9 @@ def _evidence(confirmation: Confirmation, show_seconds: bool) -> Json:
     }
 
 
-def _figure(number: float | None) -> float | None:
-    """Six digits: those after them depend on how many threads added up the sums."""
-    return None if number is None else float(f"{number:.6g}")
+def _figure(number: float | None, digits: int = 6) -> float | None:
+    """Six digits, or three of an estimate: those after them depend on how many threads added up."""
+    return None if number is None else float(f"{number:.{digits}g}")
 
 
 def _ignore(use: IgnoreUse) -> Json:

@@ -77,7 +77,7 @@ def _model(model: ModelReport, options: RenderOptions) -> list[str]:
         if any(layer.verdict is Verdict.UNDERDETERMINED for layer in model.layers):
             blocks.append(text(wording.UNDERDETERMINED_NOTE))
     blocks.append("### Findings")
-    blocks += _findings(model.findings, options) or ["No findings."]
+    blocks += _findings(model.findings, options) or [wording.no_findings(model)]
     if model.leak_path is not None:
         blocks += _leak_path(model.leak_path)
     blocks += _list("### Skipped", (f"{code(e.what)}: {text(e.reason)}" for e in model.skipped))

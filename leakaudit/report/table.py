@@ -82,7 +82,7 @@ class _Page:
         blocks = [self.heading(model)]
         if self.options.verbosity >= 0:
             blocks += [self.layers(model.layers), self.leak_path(model.leak_path)]
-        blocks.append(self.findings(model.findings))
+        blocks.append(self.findings(model))
         blocks.append(self.skipped(model))
         if self.options.verbosity >= 0:
             blocks.append(self.notes(model))
@@ -161,10 +161,11 @@ class _Page:
             lines += self.wrap(premises, first=indent, rest=indent + "  ", style={"dim": True})
         return lines
 
-    def findings(self, findings: tuple[Finding, ...]) -> list[str]:
+    def findings(self, model: ModelReport) -> list[str]:
         """All findings, those of one rule together, the worst rule first."""
+        findings = model.findings
         if not findings:
-            return ["No findings."]
+            return self.wrap(wording.no_findings(model))
         worst: dict[str, int] = {}
         for finding in findings:
             worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))

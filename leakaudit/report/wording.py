@@ -243,6 +243,21 @@ def totals(summary: Summary) -> str:
     return f"{audited}: {'; '.join(parts)}"
 
 
+def no_findings(model: ModelReport) -> str:
+    """Return the sentence in place of a list of findings: those left out of it are counted."""
+    left_out = [
+        f"{count(number)} {why}"
+        for number, why in (
+            (len(model.known), "known from the baseline"),
+            (len(model.suppressed), "suppressed by the configuration"),
+        )
+        if number
+    ]
+    if not left_out:
+        return "No findings."
+    return f"No {'new' if model.known else 'other'} findings: {', '.join(left_out)}."
+
+
 def _sizes(value: object) -> str:
     """Return a hyperparameter per axis: "5" where all axes agree, otherwise "5x3"."""
     if isinstance(value, list | tuple):

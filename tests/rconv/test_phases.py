@@ -10,9 +10,11 @@ from dense_reference import Case, cases, layer, scaled_stack  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from leakaudit.rconv.operators import row_scale  # noqa: E402
 from leakaudit.rconv.phases import phase_systems  # noqa: E402
 from leakaudit.rconv.solvers.interface import LayerSystem  # noqa: E402
 from leakaudit.rconv.solvers.normal import normal_matrix  # noqa: E402
+from leakaudit.rconv.solvers.normal_operator import NormalOperator  # noqa: E402
 
 SUITE = settings(max_examples=50, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 1000)
@@ -93,25 +95,28 @@ def test_ragged_borders_keep_phases_apart_that_read_a_different_number_of_pixels
 @example(case=layer((5, 3), 3, stride=2, padding=1, groups=2, batch=2), seed=1, which="both")
 @example(case=layer((7,), 2, stride=3), seed=1, which="both")
 def test_normal_matrix_is_that_of_the_scaled_stack(case: Case, seed: int, which: str) -> None:
-    _, w, G = case.draw(seed)
+    x, w, G = case.draw(seed)
     generator = torch.Generator().manual_seed(seed)
-    filters = case.weight_shape[0]
-    gradient_scale = torch.rand(filters, generator=generator, dtype=torch.float64) + 0.5
-    weight_scale = torch.rand(filters, generator=generator, dtype=torch.float64) + 0.5
     mask = (torch.rand(G.shape, generator=generator) < 0.7).double()
+    gradient, weight = which != "weight", which != "gradient"
     system = LayerSystem(
-        case.convolution, case.geometry, w, torch.zeros_like(w), G, G, mask, precision=2.2e-16
+        case.convolution,
+        case.geometry,
+        w,
+        case.weight_gradient(x, G) if gradient else None,
+        G if gradient else None,
+        G if weight else None,
+        mask if weight else None,
+        precision=2.2e-16,
     )
-    gradient = gradient_scale if which != "weight" else None
-    weight = weight_scale if which != "gradient" else None
-    H = normal_matrix(system, gradient, weight)
+    H = normal_matrix(system, NormalOperator(system))
     S = scaled_stack(
         case,
         w,
-        G if gradient is not None else None,
-        mask if weight is not None else None,
-        gradient,
-        weight,
+        G if gradient else None,
+        mask if weight else None,
+        row_scale(G.transpose(0, 1)),
+        row_scale(w),
     )
     torch.testing.assert_close(H, S.T @ S)
 
@@ -126,7 +131,7 @@ def test_normal_matrix_does_not_depend_on_how_patches_are_batched(
     system = LayerSystem(
         case.convolution, case.geometry, w, None, None, G, torch.ones_like(G), precision=2.2e-16
     )
-    scale = torch.ones(2, dtype=torch.float64)
-    whole = normal_matrix(system, None, scale)
+    operator = NormalOperator(system)
+    whole = normal_matrix(system, operator)
     monkeypatch.setattr(normal, "_CHUNK", 1)
-    torch.testing.assert_close(normal_matrix(system, None, scale), whole)
+    torch.testing.assert_close(normal_matrix(system, operator), whole)

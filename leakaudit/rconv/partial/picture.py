@@ -73,14 +73,13 @@ def smoothest_picture(
     Raises:
         ValueError: There are no equations at all.
     """
-    slack = max(_ROUNDING * system.precision, residual)
     sets = _equations(system)
     if not sets:
         raise ValueError("no equations: neither dl/do nor o is known")
     scale = _scale(start, value_range)
     terms = [
         Term(differences, differences_adjoint, lambda d: shrink(d, scale / _SMOOTH), _SMOOTH),
-        *(_near(operator, rhs, slack) for operator, rhs in sets),
+        *(_near(operator, rhs, max(rounding, residual)) for operator, rhs, rounding in sets),
     ]
     if value_range is not None:
         terms.append(_within(value_range))
@@ -98,16 +97,19 @@ def _scale(start: Tensor, value_range: Range | None) -> float:
     return float(start.abs().max()) or 1.0
 
 
-def _equations(system: LayerSystem) -> list[tuple[LinearOperator, Tensor]]:
-    """Both sets of equations where they can be set up, scaled, each with its right-hand side."""
-    sets: list[tuple[LinearOperator, Tensor]] = []
+def _equations(system: LayerSystem) -> list[tuple[LinearOperator, Tensor, float]]:
+    """Both sets where they can be set up, scaled: map, right-hand side and its relative rounding.
+
+    What is known of the output is not rounded to the gradients' type.
+    """
+    sets: list[tuple[LinearOperator, Tensor, float]] = []
     if system.dw is not None and system.G is not None:
         scale = row_scale(system.G.transpose(0, 1))
         gradient = GradientConstraints(system.convolution, system.G, scale)
-        sets.append((gradient, gradient.right_hand_side(system.dw)))
+        sets.append((gradient, gradient.right_hand_side(system.dw), _ROUNDING * system.precision))
     if system.o is not None and system.mask is not None:
         weight = WeightConstraints(system.convolution, system.w, system.mask, row_scale(system.w))
-        sets.append((weight, weight.right_hand_side(system.o)))
+        sets.append((weight, weight.right_hand_side(system.o), 0.0))
     return sets
 
 
@@ -144,7 +146,7 @@ def _on_the_side(system: LayerSystem, inequalities: Inequalities) -> Term:
     )
 
 
-def _residual(sets: list[tuple[LinearOperator, Tensor]], x: Tensor) -> float:
-    off = sum(float((operator.mv(x) - rhs).square().sum()) for operator, rhs in sets)
-    total = sum(float(rhs.square().sum()) for _, rhs in sets)
+def _residual(sets: list[tuple[LinearOperator, Tensor, float]], x: Tensor) -> float:
+    off = sum(float((operator.mv(x) - rhs).square().sum()) for operator, rhs, _ in sets)
+    total = sum(float(rhs.square().sum()) for _, rhs, _ in sets)
     return math.sqrt(off / total) if total else math.sqrt(off)

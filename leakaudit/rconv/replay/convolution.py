@@ -38,8 +38,14 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
     state.solutions[step.node] = solution
     read = solution.unknowns - step.counts.get("unread", 0)
     if solution.rank is not None and solution.rank < read:
+        why = ""
+        if system.dw is not None and not bool(system.dw.any()):
+            why = (
+                ": every gradient of its weight is 0, for want of an active output or because they "
+                "are too small for the type they were sent in"
+            )
         raise PathBroken(
-            step.node, f"the equations have rank {solution.rank} of {read} unknowns", solution
+            step.node, f"the equations have rank {solution.rank} of {read} unknowns{why}", solution
         )
     if solution.residual > CONTRADICTION:
         raise PathBroken(

@@ -9,9 +9,9 @@ is ever stored.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
 
 Preconditioner = Callable[[Tensor], Tensor]
+Inverses = Callable[[Tensor], Tensor]  # for several right-hand sides at once, first axis
 
 ITERATION_LIMIT = 3000
 # A run ends when the gradient of the misfit, as the preconditioner measures it, has shrunk to this.
@@ -29,9 +30,8 @@ RESIDUAL_TOLERANCE = 5e-15
 GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2
-# Search directions kept for estimates of the singular values: the first ones lean to the largest,
-# the last ones to the smallest.
-_FIRST, _LAST = 3, 5
+_KEPT = 12  # search directions kept for estimates of the singular values
+_BLOCK, _STEPS = 4, 4  # vectors and steps of the power iterations
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,39 +54,64 @@ class Iterate:
 
 
 class Spectrum:
-    """Extreme singular values of S, estimated from inside its spectrum (Rayleigh and Ritz)."""
+    """Extreme singular values of S, estimated from inside its spectrum (Rayleigh and Ritz).
+
+    Only the first directions of a run count: later ones are made of rounding more and more, and an
+    estimate that differs between two runs of the same audit is worth less than a rough one.
+    """
 
     def __init__(self) -> None:
         """Start with nothing seen."""
-        self._first: list[tuple[Tensor, Tensor]] = []
-        self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=_LAST)
-        self._range: tuple[Tensor, Tensor] | None = None  # of all quotients
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def see(self, direction: Tensor, image: Tensor) -> None:
-        """Take in a direction p and SᵀS p."""
-        norm = direction.norm()
-        quotient = torch.sum(direction * image) / norm**2
-        low, high = self._range or (quotient, quotient)
-        self._range = torch.minimum(low, quotient), torch.maximum(high, quotient)
-        kept = self._first if len(self._first) < _FIRST else self._last
-        kept.append((direction / norm, image / norm))
+        """Take in a direction p and SᵀS p, until there are enough."""
+        if len(self._seen) < _KEPT:
+            norm = direction.norm()
+            self._seen.append((direction / norm, image / norm))
 
     def extremes(self) -> tuple[float, float]:
         """Largest and smallest singular value; the true ones lie outside, or are equal."""
-        if self._range is None:
+        if not self._seen:
             return 0.0, 0.0
-        seen = [*self._first, *self._last]
-        P = torch.stack([direction.reshape(-1) for direction, _ in seen])
-        Q = torch.stack([image.reshape(-1) for _, image in seen])
-        gram, projected = (P @ P.T).cpu(), (P @ Q.T).cpu()
-        # An orthonormal basis of the directions' span; nearly dependent ones add only rounding.
-        values, vectors = torch.linalg.eigh(gram)
-        keep = values > 1e-6 * values[-1]
-        basis = vectors[:, keep] / values[keep].sqrt()
-        ritz = torch.linalg.eigvalsh(basis.T @ ((projected + projected.T) / 2) @ basis)
-        largest = max(float(ritz[-1]), float(self._range[1]))
-        smallest = min(float(ritz[0]), float(self._range[0]))
-        return max(largest, 0.0) ** 0.5, max(smallest, 0.0) ** 0.5
+        P = torch.stack([direction.reshape(-1) for direction, _ in self._seen])
+        Q = torch.stack([image.reshape(-1) for _, image in self._seen])
+        return ritz_values(P, Q)
+
+
+def ritz_values(P: Tensor, Q: Tensor) -> tuple[float, float]:
+    """Extreme singular values of S on the span of directions: their rows P (m, |X|), Q = P SᵀS."""
+    gram, projected = (P @ P.T).cpu(), (P @ Q.T).cpu()
+    # An orthonormal basis of the span; directions nearly dependent on others add only rounding.
+    values, vectors = torch.linalg.eigh(gram)
+    keep = values > 1e-6 * values[-1]
+    basis = vectors[:, keep] / values[keep].sqrt()
+    ritz = torch.linalg.eigvalsh(basis.T @ ((projected + projected.T) / 2) @ basis)
+    return max(float(ritz[-1]), 0.0) ** 0.5, max(float(ritz[0]), 0.0) ** 0.5
+
+
+def power_extremes(operator: NormalOperator, inverses: Inverses) -> tuple[float, float]:
+    """Extreme singular values of S by a few power iterations with SᵀS and with its inverse.
+
+    Args:
+        operator: The equations.
+        inverses: Applies a good approximation of (SᵀS)⁻¹ to (m, B, N, H..).
+    """
+    generator = torch.Generator().manual_seed(0)
+    count = min(_BLOCK, prod(operator.shape))
+    start = torch.randn((count, *operator.shape), generator=generator, dtype=torch.float64)
+    V = start.to(operator.device)
+    for _ in range(_STEPS):
+        V = inverses(V)
+        V = torch.linalg.qr(V.flatten(1).T).Q.T.reshape(V.shape).contiguous()
+    images = torch.stack([operator.apply(v) for v in V])
+    _, smallest = ritz_values(V.flatten(1), images.flatten(1))
+    v = start[0].to(operator.device)
+    image = operator.apply(v)
+    for _ in range(_STEPS):
+        v = image / image.norm()
+        image = operator.apply(v)
+    return float(torch.sum(v * image).clamp_min(0).sqrt()), smallest
 
 
 def least_squares(
@@ -155,6 +180,7 @@ def run(
     gamma = torch.sum(r * z)
     target = RUN_TOLERANCE**2 * float(gamma)
     done = 0
+    last = False
     while done < limit:
         q = operator.apply(p)
         curvature = torch.sum(p * q)
@@ -164,10 +190,17 @@ def run(
             break
         spectrum.see(p, q)
         step = step + alpha * p
+        if last:
+            break
         r = r - alpha * q
         z = precondition(r) if precondition else r
         gamma, previous = torch.sum(r * z), gamma
-        p = z + (gamma / previous) * p
-        if done % every == 0 and not float(gamma) > target:
-            break
+        beta = gamma / previous
+        p = z + beta * p
+        if done % every == 0:
+            share, size = torch.stack([beta, gamma]).tolist()
+            if not size > target:
+                break
+            # The step to come will do: what follows it need not be preconditioned any more.
+            last = share < 1 and share * size <= target
     return step, done

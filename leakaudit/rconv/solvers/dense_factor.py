@@ -32,9 +32,13 @@ class DenseFactor:
 
     def __call__(self, y: Tensor) -> Tensor:
         """Apply to y of the layer's input shape (B, N, H..), float64."""
-        size = y.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-        flat = (y / size).float().reshape(-1, 1)
-        return cholesky_solve(flat, self._factor).reshape(y.shape).double() * size
+        return self.many(y[None])[0]
+
+    def many(self, ys: Tensor) -> Tensor:
+        """Apply to several, (m, B, N, H..)."""
+        size = ys.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        flat = (ys / size).float().flatten(1).T
+        return cholesky_solve(flat, self._factor).T.reshape(ys.shape).double() * size
 
 
 def cholesky_in_place(H: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from leakaudit.rconv.solvers.conjugate_gradients import (
     Preconditioner,
     Spectrum,
     least_squares,
+    power_extremes,
     run,
 )
 from leakaudit.rconv.solvers.dense_factor import DenseFactor
@@ -50,9 +51,13 @@ def solve_factored(
         None where full rank could not be shown: another solver may tell more.
     """
     operator = NormalOperator(system)
+    inverse = factor(system, operator)
     name = f"conjugate gradients, {factor.NAME}"
-    solution = _solve(operator, factor(system, operator), name, reason, system.precision)
-    return None if solution.rank is None else solution
+    solution = _solve(operator, inverse, name, reason)
+    largest, smallest = power_extremes(operator, inverse.many)
+    if solution.rank is None or smallest <= system.precision * largest:
+        return None
+    return replace(solution, condition=largest / smallest)
 
 
 def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_MEMORY) -> Solution:
@@ -69,7 +74,7 @@ def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_ME
     equations = known + (0 if system.dw is None else system.dw.numel())
     if equations < int((operator.diagonal() > 0).sum()):
         short = f"{reason}; only {equations} equations are known for {unknowns} unknowns"
-        return _solve(operator, None, MATRIX_FREE, short, system.precision, certify=False)
+        return _solve(operator, None, MATRIX_FREE, short, certify=False)
     if system.has_gradient and known >= ENOUGH * unknowns:
         alone = replace(system, dw=None, G=None)
         suffices = f"{reason}; the {known} known outputs suffice for {unknowns} unknowns"
@@ -86,14 +91,14 @@ def _matrix_free(
     system: LayerSystem, operator: NormalOperator, reason: str, memory: int
 ) -> Solution:
     if operator.weight is None or circulant_bytes(system) > memory:
-        return _solve(operator, None, MATRIX_FREE, reason, system.precision)
+        return _solve(operator, None, MATRIX_FREE, reason)
     name = f"{MATRIX_FREE}, circulant preconditioner"
     circulant = ScaledCirculant(system, operator)
-    solution = _solve(operator, circulant, name, reason, system.precision)
+    solution = _solve(operator, circulant, name, reason)
     if solution.rank is not None:
         return solution
     # Among several solutions the preconditioner does not choose the one of least norm.
-    return _solve(operator, None, MATRIX_FREE, reason, system.precision, certify=False)
+    return _solve(operator, None, MATRIX_FREE, reason, certify=False)
 
 
 def _solve(
@@ -101,17 +106,12 @@ def _solve(
     precondition: Preconditioner | None,
     name: str,
     reason: str,
-    precision: float,
     *,
     certify: bool = True,
 ) -> Solution:
     end = least_squares(operator, precondition, ITERATION_LIMIT)
     read = operator.diagonal() > 0
-    full = (
-        certify
-        and end.converged
-        and no_null_space(operator, precondition, end.spectrum, read, precision)
-    )
+    full = certify and end.converged and no_null_space(operator, precondition, read)
     largest, smallest = end.spectrum.extremes()
     return Solution(
         x=end.x,
@@ -126,40 +126,22 @@ def _solve(
 
 
 def no_null_space(
-    operator: NormalOperator,
-    precondition: Preconditioner | None,
-    spectrum: Spectrum,
-    read: Tensor,
-    precision: float,
-    seed: int = 0,
+    operator: NormalOperator, precondition: Preconditioner | None, read: Tensor, seed: int = 0
 ) -> bool:
     """Whether the homogeneous equations drive a random point to 0.
 
     Args:
         operator: The equations.
         precondition: As for the solution.
-        spectrum: What is known of the singular values; more is added.
         read: The unknowns that occur in any equation; the others are left out.
-        precision: Of the observed gradients: singular values below it, relative to the largest,
-            count as zero.
         seed: Of the point.
     """
     generator = torch.Generator().manual_seed(seed)
     point = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
     point = point.to(operator.device) * read
     for _ in range(3):
-        step, _ = run(operator, -operator.apply(point), precondition, ITERATION_LIMIT, spectrum)
+        step, _ = run(operator, -operator.apply(point), precondition, ITERATION_LIMIT, Spectrum())
         point = point + step
-        left = float(point.norm())
-        image = operator.apply(point)
-        if left > 0:
-            spectrum.see(point, image)
-        largest, smallest = spectrum.extremes()
-        if not smallest > precision * largest:
-            return False
-        if left >= NULL_PART:
-            continue
-        # What is left outside the null space is at most this image over the smallest eigenvalue.
-        if float(image.norm()) < 0.1 * NULL_PART * smallest**2:
+        if float(point.norm()) < NULL_PART:
             return True
     return False
