@@ -287,7 +287,7 @@ def test_matrix_free_gives_the_minimum_norm_solution(case: Case) -> None:
         s = problem(case, 4, "weight").singular_values
     assert solution.condition is not None or solution.rank is None
     if solution.condition is not None:
-        assert 1 <= solution.condition <= float(s[0] / s[-1]) * (1 + 1e-6)
+        assert 1 <= solution.condition <= 1.5 * float(s[0] / s[-1])  # rounded to one digit
 
 
 @SUITE

@@ -9,6 +9,7 @@ is ever stored.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -30,7 +31,7 @@ RESIDUAL_TOLERANCE = 5e-15
 GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2
-_KEPT = 12  # search directions kept for estimates of the singular values
+_KEPT = 5  # search directions kept at either end for estimates of the singular values
 _BLOCK, _STEPS = 4, 4  # vectors and steps of the power iterations
 
 
@@ -56,27 +57,35 @@ class Iterate:
 class Spectrum:
     """Extreme singular values of S, estimated from inside its spectrum (Rayleigh and Ritz).
 
-    Only the first directions of a run count: later ones are made of rounding more and more, and an
-    estimate that differs between two runs of the same audit is worth less than a rough one.
+    From the first search directions of a run, which lean to the largest, and the last ones, which
+    lean to the smallest.
     """
 
     def __init__(self) -> None:
         """Start with nothing seen."""
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._first: list[tuple[Tensor, Tensor]] = []
+        self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=_KEPT)
+        self._range: tuple[Tensor, Tensor] | None = None  # of the Rayleigh quotients of all
 
     def see(self, direction: Tensor, image: Tensor) -> None:
-        """Take in a direction p and SᵀS p, until there are enough."""
-        if len(self._seen) < _KEPT:
-            norm = direction.norm()
-            self._seen.append((direction / norm, image / norm))
+        """Take in a direction p and SᵀS p."""
+        norm = direction.norm()
+        kept = self._first if len(self._first) < _KEPT else self._last
+        kept.append((direction / norm, image / norm))
+        quotient = torch.sum(direction * image) / norm**2
+        low, high = self._range or (quotient, quotient)
+        self._range = torch.minimum(low, quotient), torch.maximum(high, quotient)
 
     def extremes(self) -> tuple[float, float]:
         """Largest and smallest singular value; the true ones lie outside, or are equal."""
-        if not self._seen:
+        seen = [*self._first, *self._last]
+        if self._range is None:
             return 0.0, 0.0
-        P = torch.stack([direction.reshape(-1) for direction, _ in self._seen])
-        Q = torch.stack([image.reshape(-1) for _, image in self._seen])
-        return ritz_values(P, Q)
+        P = torch.stack([direction.reshape(-1) for direction, _ in seen])
+        Q = torch.stack([image.reshape(-1) for _, image in seen])
+        largest, smallest = ritz_values(P, Q)
+        low, high = (max(float(quotient), 0.0) ** 0.5 for quotient in self._range)
+        return max(largest, high), min(smallest, low)
 
 
 def ritz_values(P: Tensor, Q: Tensor) -> tuple[float, float]:

@@ -56,7 +56,8 @@ class Solution:
         unknowns: |X|.
         rank: Numerical rank, or None where the solver cannot tell.
         condition: Largest over smallest singular value kept (the worst of the independent
-            systems), or None.
+            systems), or None. From an iterative solver an estimate, at most the true one but for
+            rounding to one digit.
         residual: Relative residual of the scaled equations.
         iterations: Of an iterative solver or of the refinement.
         null_space: Orthonormal basis of what the equations leave open, (|X|, m), where the solver

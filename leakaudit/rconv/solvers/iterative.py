@@ -111,7 +111,7 @@ def _solve(
 ) -> Solution:
     end = least_squares(operator, precondition, ITERATION_LIMIT)
     read = operator.diagonal() > 0
-    full = certify and end.converged and no_null_space(operator, precondition, read)
+    full = certify and end.converged and no_null_space(operator, precondition, read, end.spectrum)
     largest, smallest = end.spectrum.extremes()
     return Solution(
         x=end.x,
@@ -119,14 +119,19 @@ def _solve(
         reason=reason,
         unknowns=end.x.numel(),
         rank=int(read.sum()) if full else None,
-        condition=largest / smallest if smallest else None,
+        # An estimate that leans on rounding: more digits would differ between two runs.
+        condition=float(f"{largest / smallest:.0e}") if smallest else None,
         residual=end.residual,
         iterations=end.iterations,
     )
 
 
 def no_null_space(
-    operator: NormalOperator, precondition: Preconditioner | None, read: Tensor, seed: int = 0
+    operator: NormalOperator,
+    precondition: Preconditioner | None,
+    read: Tensor,
+    spectrum: Spectrum,
+    seed: int = 0,
 ) -> bool:
     """Whether the homogeneous equations drive a random point to 0.
 
@@ -134,6 +139,7 @@ def no_null_space(
         operator: The equations.
         precondition: As for the solution.
         read: The unknowns that occur in any equation; the others are left out.
+        spectrum: Is shown what is left of the point: it leans to the smallest singular values.
         seed: Of the point.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -142,6 +148,9 @@ def no_null_space(
     for _ in range(3):
         step, _ = run(operator, -operator.apply(point), precondition, ITERATION_LIMIT, Spectrum())
         point = point + step
-        if float(point.norm()) < NULL_PART:
+        left = float(point.norm())
+        if left > 0:
+            spectrum.see(point, operator.apply(point))
+        if left < NULL_PART:
             return True
     return False
