@@ -118,20 +118,14 @@ class Bordered:
 
     def __call__(self, y: Tensor) -> Tensor:
         """Apply to y of the layer's input shape (B, N, H..), float64."""
-        return self.many(y[None])[0]
-
-    def many(self, ys: Tensor) -> Tensor:
-        """Apply to several, (m, B, N, H..)."""
-        size = ys.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-        blocks = torch.stack([_to_blocks(y, self._band) for y in (ys / size).float()], dim=3)
-        u = self._forward(blocks)  # (B, blocks, size, m)
+        size = y.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        u = self._forward(_to_blocks((y / size).float(), self._band)[..., None])
         if self._W is not None:
-            flat = u.reshape(-1, len(ys))
+            flat = u.reshape(-1, 1)
             weights = cholesky_solve((self._W.T @ flat).double(), self._core)
             u = (flat - self._W @ weights.float()).view(u.shape)
-        z = self._backward(u)
-        found = [_from_blocks(part, self._band, self._shape) for part in z.unbind(3)]
-        return torch.stack(found).double() * size
+        z = self._backward(u)[..., 0]
+        return _from_blocks(z, self._band, self._shape).double() * size
 
     def _forward(self, rhs: Tensor) -> Tensor:
         """L⁻¹ rhs for rhs (B, blocks, size, m), in place: the border is large."""

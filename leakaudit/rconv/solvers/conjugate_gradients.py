@@ -10,9 +10,8 @@ is ever stored.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from torch import Tensor
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
 
 Preconditioner = Callable[[Tensor], Tensor]
-Inverses = Callable[[Tensor], Tensor]  # for several right-hand sides at once, first axis
 
 ITERATION_LIMIT = 3000
 # A run ends when the gradient of the misfit, as the preconditioner measures it, has shrunk to this.
@@ -31,8 +29,8 @@ RESIDUAL_TOLERANCE = 5e-15
 GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2
-_KEPT = 5  # search directions kept at either end for estimates of the singular values
-_BLOCK, _STEPS = 4, 4  # vectors and steps of the power iterations
+_KEPT = 3  # search directions kept at either end for estimates of the singular values
+_STEPS = 4  # of the power iterations
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +76,17 @@ class Spectrum:
 
     def extremes(self) -> tuple[float, float]:
         """Largest and smallest singular value; the true ones lie outside, or are equal."""
-        seen = [*self._first, *self._last]
         if self._range is None:
             return 0.0, 0.0
-        P = torch.stack([direction.reshape(-1) for direction, _ in seen])
-        Q = torch.stack([image.reshape(-1) for _, image in seen])
-        largest, smallest = ritz_values(P, Q)
+        largest, smallest = ritz_values([*self._first, *self._last])
         low, high = (max(float(quotient), 0.0) ** 0.5 for quotient in self._range)
         return max(largest, high), min(smallest, low)
 
 
-def ritz_values(P: Tensor, Q: Tensor) -> tuple[float, float]:
-    """Extreme singular values of S on the span of directions: their rows P (m, |X|), Q = P SᵀS."""
-    gram, projected = (P @ P.T).cpu(), (P @ Q.T).cpu()
+def ritz_values(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Extreme singular values of S on the span of some directions p, given with SᵀS p."""
+    gram = _products([p for p, _ in seen], [p for p, _ in seen])
+    projected = _products([p for p, _ in seen], [q for _, q in seen])
     # An orthonormal basis of the span; directions nearly dependent on others add only rounding.
     values, vectors = torch.linalg.eigh(gram)
     keep = values > 1e-6 * values[-1]
@@ -99,28 +95,29 @@ def ritz_values(P: Tensor, Q: Tensor) -> tuple[float, float]:
     return max(float(ritz[-1]), 0.0) ** 0.5, max(float(ritz[0]), 0.0) ** 0.5
 
 
-def power_extremes(operator: NormalOperator, inverses: Inverses) -> tuple[float, float]:
+def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Inner products of all pairs, without a copy of the vectors, on the CPU."""
+    return torch.stack([torch.stack([torch.sum(a * b) for b in right]) for a in left]).cpu()
+
+
+def power_extremes(operator: NormalOperator, inverse: Preconditioner) -> tuple[float, float]:
     """Extreme singular values of S by a few power iterations with SᵀS and with its inverse.
 
     Args:
         operator: The equations.
-        inverses: Applies a good approximation of (SᵀS)⁻¹ to (m, B, N, H..).
+        inverse: A good approximation of (SᵀS)⁻¹.
     """
     generator = torch.Generator().manual_seed(0)
-    count = min(_BLOCK, prod(operator.shape))
-    start = torch.randn((count, *operator.shape), generator=generator, dtype=torch.float64)
-    V = start.to(operator.device)
+    start = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
+    v = u = start.to(operator.device)
+    seen = []
     for _ in range(_STEPS):
-        V = inverses(V)
-        V = torch.linalg.qr(V.flatten(1).T).Q.T.reshape(V.shape).contiguous()
-    images = torch.stack([operator.apply(v) for v in V])
-    _, smallest = ritz_values(V.flatten(1), images.flatten(1))
-    v = start[0].to(operator.device)
-    image = operator.apply(v)
-    for _ in range(_STEPS):
-        v = image / image.norm()
-        image = operator.apply(v)
-    return float(torch.sum(v * image).clamp_min(0).sqrt()), smallest
+        v = inverse(v)
+        v = v / v.norm()
+        seen.append((v, operator.apply(v)))
+        image = operator.apply(u / u.norm())
+        largest, u = image.norm(), image
+    return float(largest.sqrt()), ritz_values(seen)[1]
 
 
 def least_squares(

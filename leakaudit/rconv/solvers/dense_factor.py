@@ -32,13 +32,9 @@ class DenseFactor:
 
     def __call__(self, y: Tensor) -> Tensor:
         """Apply to y of the layer's input shape (B, N, H..), float64."""
-        return self.many(y[None])[0]
-
-    def many(self, ys: Tensor) -> Tensor:
-        """Apply to several, (m, B, N, H..)."""
-        size = ys.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-        flat = (ys / size).float().flatten(1).T
-        return cholesky_solve(flat, self._factor).T.reshape(ys.shape).double() * size
+        size = y.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        flat = (y / size).float().reshape(-1, 1)
+        return cholesky_solve(flat, self._factor).reshape(y.shape).double() * size
 
 
 def cholesky_in_place(H: Tensor) -> Tensor:

@@ -60,8 +60,6 @@ class Solution:
             rounding to one digit.
         residual: Relative residual of the scaled equations.
         iterations: Of an iterative solver or of the refinement.
-        null_space: Orthonormal basis of what the equations leave open, (|X|, m), where the solver
-            has it and the rank is not full.
     """
 
     x: Tensor
@@ -72,7 +70,6 @@ class Solution:
     condition: float | None
     residual: float
     iterations: int = 0
-    null_space: Tensor | None = None
 
     @property
     def full_rank(self) -> bool:

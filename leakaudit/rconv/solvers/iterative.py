@@ -54,7 +54,7 @@ def solve_factored(
     inverse = factor(system, operator)
     name = f"conjugate gradients, {factor.NAME}"
     solution = _solve(operator, inverse, name, reason)
-    largest, smallest = power_extremes(operator, inverse.many)
+    largest, smallest = power_extremes(operator, inverse)
     if solution.rank is None or smallest <= system.precision * largest:
         return None
     return replace(solution, condition=largest / smallest)

@@ -59,9 +59,6 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         return result.reshape(y.shape)
 
     end = least_squares(operator, project)
-    unread = torch.eye(unknowns, dtype=H.dtype, device=H.device)[:, ~live]
-    open_ = H.new_zeros((unknowns, int((~keep).sum())))
-    open_[live] = vectors[:, ~keep]
     return Solution(
         end.x,
         NAME_SINGULAR,
@@ -71,7 +68,6 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         condition,
         end.residual,
         end.iterations,
-        torch.cat([open_, unread], dim=1),
     )
 
 
