@@ -30,7 +30,7 @@ GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2
 _KEPT = 3  # search directions kept at either end for estimates of the singular values
-_STEPS = 4  # of the power iterations
+_STEPS = 3  # of the power iterations
 
 
 @dataclass(frozen=True, slots=True)
