@@ -12,11 +12,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
-from click.testing import CliRunner
 from rules_page import PAGE, rules_page
 
 from leakaudit.bench import audit_time, scale, solve_time, table
@@ -70,15 +69,6 @@ def coverage_table() -> str:
     return "| operator | ONNX | ATen |\n|---|---|---|\n" + "\n".join(rows)
 
 
-def help_of(path: Sequence[str]) -> str:
-    """What `--help` prints there; in this process, since there are many."""
-    # click's test runner knows a width of its own; on a terminal, two columns stay free.
-    shown = CliRunner().invoke(
-        main, [*path, "--help"], prog_name="leakaudit", terminal_width=WIDTH - 2
-    )
-    return shown.stdout.rstrip()
-
-
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every command and group by its words, outermost first."""
     found = [path]
@@ -93,9 +83,13 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 def help_texts() -> str:
     """`--help` of every command."""
     parts = []
-    for path in commands(main):
+    paths = commands(main)
+    # In processes of their own: click keeps a command's help option as its first caller shaped it.
+    with ThreadPoolExecutor() as pool:
+        texts = list(pool.map(lambda path: printed(*path, "--help"), paths))
+    for path, shown in zip(paths, texts, strict=True):
         words = " ".join(("leakaudit", *path, "--help"))
-        text = f"```console\n$ {words}\n{help_of(path)}\n```"
+        text = f"```console\n$ {words}\n{shown}\n```"
         if path:
             text = f"<details><summary><code>{words}</code></summary>\n\n{text}\n\n</details>"
         parts.append(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import click
-from generated_docs import README, WIDTH, commands, help_texts, part_of, printed, results
+from generated_docs import README, WIDTH, commands, help_texts, part_of, results
 
 from leakaudit.cli import main
 
@@ -15,12 +15,6 @@ SHOWN = part_of(README.read_text(encoding="utf-8"), "help")
 def test_the_help_texts_are_what_the_tool_prints() -> None:
     """To the byte; `make docs` brings them up to date."""
     assert help_texts() == SHOWN
-
-
-def test_the_command_itself_prints_the_same() -> None:
-    """As a program of its own, on a terminal of that width."""
-    blocks = re.findall(r"```console\n\$ leakaudit check --help\n(.*?)\n```", SHOWN, re.S)
-    assert blocks == [printed("check", "--help")]
 
 
 def test_every_command_is_shown_with_every_option() -> None:
