@@ -455,9 +455,11 @@ def test_no_layer_is_reconstructed_after_its_best_change(name: str) -> None:
         best = layer["changes"][0]
         assert 0 < best["counts"]["determined_fraction"] < 1
         evidence = best["confirmation"]
-        assert evidence["status"] not in ("confirmed", None), layer["layer"]
         if evidence["rank"] is not None:
             assert evidence["rank"] < evidence["unknowns"]
+        # A layer's input may still follow from what is below it: then the path is said to be open.
+        assert evidence["status"] not in ("confirmed", None) or best["reaches_input"]
+    assert any(entry["changes"][0]["confirmation"]["status"] != "confirmed" for entry in layers)
 
 
 def test_names_of_a_model_cannot_steer_a_terminal() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from leakaudit.leakpath.derivations import convolution
 from leakaudit.leakpath.facts import Kind, Quality, gradient, value
 from leakaudit.rconv.layer import convolution_of, layer_system, read_pixels
@@ -11,6 +13,10 @@ from leakaudit.rconv.state import Known, PathBroken, State
 # Rounding leaves residuals far below this; a wrong scale or sign of the head leaves most of the
 # right-hand side unexplained.
 CONTRADICTION = 0.3
+# What a well-conditioned solve rounds by itself, in units of float64's: sums of many products. An
+# estimate that is too small by a little takes a 0 that came back as 4e-15 for an output that is on.
+ROUNDING = 32.0
+EPSILON = torch.finfo(torch.float64).eps
 
 
 def input_gradient(step: convolution.ConvolutionInputGradient, state: State) -> Known:
@@ -54,7 +60,8 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
             solution,
         )
     mask = None if step.quality is Quality.EXACT else read_pixels(system.convolution, system.w)
-    relative = max(state.precision, solution.residual) * (solution.condition or 1e4)
+    relative = max(ROUNDING * EPSILON, state.precision, solution.residual)
+    relative *= solution.condition or 1e4
     return Known(solution.x, mask, relative * float(solution.x.abs().max()))
 
 
