@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 from leakaudit.audit import AuditOptions, Progress, audit_each
 from leakaudit.cluster import cluster_stream, connected
@@ -60,7 +62,25 @@ def _in_processes(items: Sequence[WorkItem], processes: int) -> Generator[Outcom
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ):
         run = Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
-        yield from run(delayed(perform)(item) for item in items)
+        with _interrupts_held() as held:  # one while processes are started leaves locks behind
+            outcomes = run(delayed(perform)(item) for item in items)
+        if held:
+            outcomes.throw(KeyboardInterrupt())  # ends the processes, and comes back
+        yield from outcomes
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[list[int]]:
+    """Ctrl-C only adds to the list that the block is given."""
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cores() -> int:

@@ -163,6 +163,32 @@ def test_ctrl_c_ends_every_process_and_says_so_once(
             os.kill(int(worker.name.removeprefix("running-")), 0)
 
 
+def test_ctrl_c_while_processes_are_started_waits_for_them(tmp_path: Path) -> None:
+    # As a program of its own: the signal is sent while the first work item is handed out.
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import os, signal\n"
+        "from leakaudit.audit import AuditOptions\n"
+        "from leakaudit.parallel import _in_processes\n"
+        "from leakaudit.work import work_items\n"
+        "def items():\n"
+        "    for item in work_items([('absent.onnx', AuditOptions(()))] * 3):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('handed out', flush=True)\n"
+        "        yield item\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        list(_in_processes(items(), 2))\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "stopped", done.stderr
+    assert done.stdout.count("handed out") == 3
+
+
 def wait_for(look: Callable[[], list[Path]], count: int) -> list[Path]:
     for _ in range(1200):
         if len(found := look()) >= count:
