@@ -147,6 +147,8 @@ def test_ctrl_c_ends_every_process_and_says_so_once(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a terminal signals the whole group, so does this test
+        # Jobs in the background ignore Ctrl-C and pass that on: this one is in the foreground.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         try:
             workers = wait_for(lambda: list(tmp_path.glob("running-*")), 2)
