@@ -65,6 +65,7 @@ class Commands(click.Group):
             sys.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        # The outermost boundary: nothing is swallowed, it is printed whole and exits with 2.
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # whoever reads the output has seen enough: click ends the run

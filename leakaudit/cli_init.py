@@ -73,6 +73,7 @@ def init() -> None:
     path = Path(OWN_FILE)
     if path.exists():
         raise UsageError(f"{path} exists: edit it, or move it away to get a new one")
+    # The root of our command line is a group; click types it as any command.
     check = click.get_current_context().find_root().command.commands["check"]  # type: ignore[attr-defined]
     write_text(path, template(check))
     click.echo(f"leakaudit: wrote {plain(str(path))}", err=True)

@@ -141,6 +141,7 @@ def _backend(client: Client) -> Any:
     from joblib._dask import DaskDistributedBackend
     from joblib.parallel import BatchedCalls
 
+    # joblib has no types, so its class is Any to the checker.
     class Backend(DaskDistributedBackend):  # type: ignore[misc]
         def configure(self, *args: Any, **settings: Any) -> int:
             # For one thread joblib would run the audits in this very process.

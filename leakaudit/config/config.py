@@ -102,6 +102,7 @@ class _Reader:
                 self.ignore(entry, f"ignore {number}: ")
                 for number, entry in self.entries(data, "ignore")
             ),
+            # `table` has checked every value against the tables of keys.
             **others,  # type: ignore[arg-type]
         )
 
@@ -109,11 +110,13 @@ class _Reader:
         """One `[[target]]`."""
         values = self.table(entry, TARGET_KEYS, where, required=("match",))
         names = {key: key.replace("-", "_") for key in values} | {"input-shape": "input_shapes"}
+        # Checked by `table`, as above.
         return TargetSettings(**{names[key]: value for key, value in values.items()})  # type: ignore[arg-type]
 
     def ignore(self, entry: Mapping[str, object], where: str) -> Ignore:
         """One `[[ignore]]`."""
         values = self.table(entry, IGNORE_KEYS, where, required=("rule", "reason"))
+        # Checked by `table`, as above.
         return Ignore(**values)  # type: ignore[arg-type]
 
     def entries(self, data: Mapping[str, object], key: str) -> list[tuple[int, dict[str, object]]]:

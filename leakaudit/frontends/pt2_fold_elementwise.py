@@ -19,6 +19,7 @@ def operand(call: Call, name: str) -> Array:
     """
     value = call.arguments.get(name)
     if isinstance(value, int | float):
+        # A plain number stands for an array of one everywhere this goes.
         return value  # type: ignore[return-value]
     return call.numbers(name)
 
