@@ -154,9 +154,10 @@ class Confirmation:
     """Evidence for one finding. Numbers are None where they do not apply.
 
     `mse` is against the probe (values in [0, 1] for images), `psnr` = 10·log10(1/mse) in dB,
-    `residual` is relative, `rank` and `condition` are those of the system that decides (the last
-    one solved), `predicted_error` is what they let expect before comparing with the truth (relative
-    to the norm of what is recovered), `attempts` lists everything that was tried.
+    `residual` is relative, `rank`, `condition` and `singular_values` (largest, smallest kept) are
+    those of the system that decides (the last one solved), `predicted_error` is what they let
+    expect before comparing with the truth (relative to the norm of what is recovered), `attempts`
+    lists everything that was tried.
     """
 
     status: Status
@@ -168,6 +169,7 @@ class Confirmation:
     rank: int | None = None
     unknowns: int | None = None
     condition: float | None = None
+    singular_values: tuple[float, float] | None = None
     residual: float | None = None
     predicted_error: float | None = None
     mse: float | None = None

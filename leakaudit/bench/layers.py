@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -65,10 +65,21 @@ def training_pass(system: LayerSystem, x: Tensor) -> None:
 
 def median_seconds(function: Callable[[], object], repeats: int) -> float:
     """Median wall-clock time of some calls, after one that is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    (seconds,) = side_by_side([function], repeats)
+    return seconds
+
+
+def side_by_side(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median wall-clock time of each, called in turn, after a round that is not counted.
+
+    In turn, so that whatever else the machine does, and the memory that the system hands out for
+    the first time, slows all of them alike.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    for number in range(repeats + 1):
+        for function, found in zip(functions, times, strict=True):
+            started = time.perf_counter()
+            function()
+            if number:
+                found.append(time.perf_counter() - started)
+    return [statistics.median(found) for found in times]

@@ -11,7 +11,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from leakaudit.bench.layers import first_layer, median_seconds, training_pass
+from leakaudit.bench.layers import first_layer, median_seconds, side_by_side, training_pass
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile
 from leakaudit.bench.table import load_network
@@ -60,9 +60,6 @@ def whole_network(models: Path, repeats: int) -> dict[str, Any]:
     result, measured = measure(
         lambda: reconstruct(graph, weights, shared.gradients, "cross-entropy")
     )
-    seconds = median_seconds(
-        lambda: reconstruct(graph, weights, shared.gradients, "cross-entropy"), repeats
-    )
     node = graph.nodes[0]
     if not isinstance(node.op, Conv):
         raise TypeError(f"{node.name} is not a convolution")
@@ -77,10 +74,14 @@ def whole_network(models: Path, repeats: int) -> dict[str, Any]:
     )
     o = shared.values[out] - weights[bias].reshape(1, -1, 1, 1)
     rhs = torch.cat([o.reshape(-1), shared.gradients[weight].reshape(-1)])[:, None]
-    drivers = {
-        driver: median_seconds(partial(_lstsq, S, rhs, driver), repeats)
-        for driver in ("gelsy", "gels")
-    }
+    seconds, gelsy, gels = side_by_side(
+        [
+            lambda: reconstruct(graph, weights, shared.gradients, "cross-entropy"),
+            partial(_lstsq, S, rhs, "gelsy"),
+            partial(_lstsq, S, rhs, "gels"),
+        ],
+        repeats,
+    )
     return {
         "case": f"{NETWORK}, end to end, float64 gradients",
         "seconds": seconds,
@@ -88,9 +89,9 @@ def whole_network(models: Path, repeats: int) -> dict[str, Any]:
         "mse": mse(result.values[name].tensor, x) if name in result.values else None,
         "system": list(S.shape),
         "reference": "torch.linalg.lstsq of the first layer's stacked system (its default, gelsy)",
-        "reference_seconds": drivers["gelsy"],
-        "reference_seconds_without_rank": drivers["gels"],
-        "ratio": drivers["gelsy"] / seconds,
+        "reference_seconds": gelsy,
+        "reference_seconds_without_rank": gels,
+        "ratio": gelsy / seconds,
         "ratio_means": "times faster than the reference",
     }
 

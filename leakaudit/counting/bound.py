@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from leakaudit.counting import formulas
@@ -40,6 +41,7 @@ class LayerBound:
         return self.unknowns - self.read
 
 
+@lru_cache(maxsize=4096)
 def layer_bound(layer: ConvolutionGeometry) -> LayerBound:
     """Count one layer.
 

@@ -60,6 +60,7 @@ def judge(
         rank=solution.rank if solution else None,
         unknowns=truth.numel(),
         condition=solution.condition if solution else None,
+        singular_values=solution.singular_values if solution else None,
         residual=solution.residual if solution else None,
         predicted_error=predicted,
         mse=error,

@@ -66,10 +66,10 @@ def solve_head(
         W: (out, in) float64.
         offset: A known bias whose gradient is not observed (out,), or None.
     """
-    U, singular, Vh = torch.linalg.svd(dW, full_matrices=False)
-    if float(singular[0]) == 0:
+    v, size = row_space(dW)
+    if size == 0:
         return
-    u, v = U[:, 0] * singular[0], Vh[0]
+    u = dW @ v
     logits = (W @ v).tolist()
     offsets = [0.0] * len(logits) if offset is None else offset.tolist()
     found = []
@@ -82,6 +82,18 @@ def solve_head(
     for misfit, solution in found:
         if misfit <= max(1e-6, 100 * best):
             yield solution
+
+
+def row_space(dW: Tensor) -> tuple[Tensor, float]:
+    """The unit vector v of dW = u vᵀ, (in,), and the norm of u; both 0 where dW is.
+
+    Where x is 0 the column of dW is exactly 0, and so is v. The right singular vector has rounding
+    there, and an output of ReLU that is off would look like one that is on.
+    """
+    U, singular, _ = torch.linalg.svd(dW, full_matrices=False)
+    size = float(singular[0])
+    v = U[:, 0] @ dW
+    return (v / v.norm() if size else v), size
 
 
 def _misfit(loss: str, z: Tensor, g: Tensor) -> float:

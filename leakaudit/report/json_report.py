@@ -165,6 +165,7 @@ def _finding(finding: Finding, show_seconds: bool) -> Json:
 
 
 def _evidence(confirmation: Confirmation, show_seconds: bool) -> Json:
+    largest, smallest = confirmation.singular_values or (None, None)
     return {
         "status": confirmation.status.value,
         "scope": confirmation.scope.value,
@@ -174,6 +175,8 @@ def _evidence(confirmation: Confirmation, show_seconds: bool) -> Json:
         "rank": confirmation.rank,
         "unknowns": confirmation.unknowns,
         "condition": _figure(confirmation.condition, 3),
+        "largest_singular_value": _figure(largest, 3),
+        "smallest_singular_value": _figure(smallest, 3),
         "residual": _figure(confirmation.residual),
         "predicted_error": _figure(confirmation.predicted_error, 3),
         "mse": _figure(confirmation.mse),

@@ -219,7 +219,7 @@ class _Page:
             colored = self.style(claim, fg=_STATUS_COLORS[given.status])
             lines[0] = _INDENT + colored + lines[0][len(_INDENT + claim) :]
         if self.options.verbosity >= 1:
-            predicted = wording.prediction(given)
+            predicted = wording.spectrum(given)
             if predicted:
                 lines += self.wrap(predicted, first=_INDENT, rest=_INDENT, style={"dim": True})
             for attempt in given.attempts:

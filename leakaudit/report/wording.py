@@ -182,10 +182,16 @@ def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def prediction(confirmation: Confirmation) -> str:
-    """Return the error that the equations let expect; empty where they do not tell."""
-    error = confirmation.predicted_error
-    return "" if error is None else f"relative error predicted from the condition: {short(error)}"
+def spectrum(confirmation: Confirmation) -> str:
+    """Return the singular values, and the error that they let expect; empty where none is known."""
+    parts = []
+    if confirmation.singular_values is not None:
+        largest, smallest = confirmation.singular_values
+        parts.append(f"singular values {short(largest)} to {short(smallest)}")
+    if confirmation.predicted_error is not None:
+        error = short(confirmation.predicted_error)
+        parts.append(f"relative error predicted from the condition: {error}")
+    return ", ".join(parts)
 
 
 def facts(model: ModelReport) -> str:

@@ -154,6 +154,17 @@ def test_an_unlikely_label_is_solved_even_where_the_softmax_is_saturated() -> No
     assert min(relative(s.x, x) for s in found) < 1e-9
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_where_the_input_is_0_it_comes_back_as_0(seed: int) -> None:
+    # Behind a ReLU a 0 is an output that is off, and 1e-17 one that is on. The right singular
+    # vector of the gradient has such rounding for seed 10.
+    W, x = normal(7, 4, seed=seed), normal(4, seed=seed + 100).relu()
+    dW, _ = observed("cross-entropy", W, x, 0)
+    for found in solve_head("cross-entropy", dW, W):
+        assert torch.equal(found.x[x == 0], x[x == 0])
+        assert torch.equal(found.x != 0, x != 0)
+
+
 def test_a_gradient_of_zeros_has_no_solution() -> None:
     W = normal(3, 4, seed=0)
     assert list(solve_head("cross-entropy", torch.zeros_like(W), W)) == []

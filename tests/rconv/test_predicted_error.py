@@ -20,7 +20,7 @@ from leakaudit.rconv.evidence import judge, predicted_error  # noqa: E402
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution  # noqa: E402
 from leakaudit.rconv.solvers.solve import solve_layer  # noqa: E402
 from leakaudit.rconv.victim import GRADIENT_DTYPES  # noqa: E402
-from leakaudit.report.wording import prediction  # noqa: E402
+from leakaudit.report.wording import spectrum  # noqa: E402
 from leakaudit.rules import load_rules  # noqa: E402
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -95,9 +95,9 @@ def test_the_evidence_carries_it_and_readers_see_it() -> None:
     base = Confirmation(Status.NOT_RUN, Scope.NONE, "", gradient_dtype="float32")
     judged = judge(base, Scope.LOCAL, x, x, solution)
     assert judged.predicted_error == pytest.approx(10 * torch.finfo(torch.float32).eps)
-    assert prediction(judged).endswith(": 1.2e-6")
+    assert spectrum(judged).endswith(": 1.2e-6")
     assert judge(base, Scope.LOCAL, x, x, None).predicted_error is None
-    assert prediction(base) == ""
+    assert spectrum(base) == ""
 
 
 def test_an_audit_predicts_its_own_errors() -> None:

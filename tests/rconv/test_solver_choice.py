@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
-from leakaudit.rconv.solvers.bordered import bordered_cost
+from leakaudit.rconv.solvers.band import band_cost
 from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose, choose_dense
 
 pytest.importorskip("torch")  # the package of the solvers needs it
@@ -76,11 +76,11 @@ def test_many_unknowns_with_few_outputs_get_a_band_with_a_border() -> None:
     # lenet_main's first layer: 3072 unknowns, 900 gradient and 3072 weight constraints.
     axis = Axis(32, 5, 2, 2, 2)
     layer = ConvolutionGeometry(3, 12, (Axis(1), axis, axis))
-    products, size = bordered_cost(layer)
-    assert choose(layer).method is Method.BORDERED
-    assert choose(layer, size).method is Method.BORDERED
+    products, size = band_cost(layer)
+    assert choose(layer).method is Method.BORDERED_BAND
+    assert choose(layer, size).method is Method.BORDERED_BAND
     # The band takes less memory and fewer products than the dense matrix.
-    assert choose(layer, 8 * 3072**2).method is Method.BORDERED
+    assert choose(layer, 8 * 3072**2).method is Method.BORDERED_BAND
     assert choose(layer, size - 1).method is Method.MATRIX_FREE
     assert products < 3072**3 // 6
 
@@ -89,7 +89,7 @@ def test_more_gradient_constraints_than_unknowns_make_no_border() -> None:
     # The second layer of R-GAP's CNN6: 3888 gradient constraints for 3468 unknowns.
     axis = Axis(17, 3, 2, 1, 1)
     layer = ConvolutionGeometry(12, 36, (Axis(1), axis, axis))
-    assert bordered_cost(layer)[0] > 3468**3 // 6
+    assert band_cost(layer)[0] > 3468**3 // 6
     assert choose(layer).method is Method.DENSE_FACTOR
 
 
@@ -113,7 +113,7 @@ def test_many_outputs_need_no_factor() -> None:
         return ConvolutionGeometry(3, filters, (Axis(1), axis, axis), gradient_rank=1)
 
     assert choose(first(12)).method is Method.MATRIX_FREE
-    assert choose(first(11)).method is Method.BORDERED
+    assert choose(first(11)).method is Method.BORDERED_BAND
 
 
 def test_without_known_outputs_only_the_gradient_constraints_are_left() -> None:

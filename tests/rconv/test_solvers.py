@@ -15,7 +15,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from leakaudit.rconv.operators import row_scale  # noqa: E402
 from leakaudit.rconv.solvers import gradient_only, stacked  # noqa: E402
-from leakaudit.rconv.solvers.bordered import Bordered  # noqa: E402
+from leakaudit.rconv.solvers.bordered import BorderedBand, BorderedPhases  # noqa: E402
 from leakaudit.rconv.solvers.conjugate_gradients import least_squares  # noqa: E402
 from leakaudit.rconv.solvers.dense import factorise, rank_tolerance  # noqa: E402
 from leakaudit.rconv.solvers.dense_factor import DenseFactor  # noqa: E402
@@ -194,6 +194,17 @@ def test_gradient_only_states_the_worst_condition_of_its_systems(case: Case, see
     expected = phase_conditions(found)
     assume(expected < 1e9)
     assert expected / 1.5 <= solution.condition <= expected * 1.5
+    check_singular_values(found, solution)
+
+
+def check_singular_values(found: Problem, solution: Solution) -> None:
+    """The extreme ones of the whole stack, from inside its spectrum."""
+    s = found.singular_values
+    kept = s[s > GAP * s[0]]
+    assert solution.singular_values is not None
+    largest, smallest = solution.singular_values
+    assert 0.7 * float(kept[0]) <= largest <= float(kept[0]) * (1 + 1e-6)
+    assert float(kept[-1]) * (1 - 1e-6) <= smallest <= float(kept[-1]) * 1.5
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -207,6 +218,7 @@ def test_stacked_states_the_condition_of_the_scaled_stack(case: Case, seed: int)
     expected = float(s[0] / kept[-1])
     assert solution.condition is not None
     assert expected / 1.5 <= solution.condition <= expected * 1.5
+    check_singular_values(found, solution)
 
 
 class TestStackedBranches:
@@ -288,6 +300,10 @@ def test_matrix_free_gives_the_minimum_norm_solution(case: Case) -> None:
     assert solution.condition is not None or solution.rank is None
     if solution.condition is not None:
         assert 1 <= solution.condition <= 1.5 * float(s[0] / s[-1])  # rounded to one digit
+        assert solution.singular_values is not None
+        largest, smallest = solution.singular_values
+        assert largest <= 1.4 * float(s[0])
+        assert smallest >= float(s[-1]) / 1.4
 
 
 @SUITE
@@ -306,16 +322,21 @@ def test_matrix_free_claims_full_rank_only_where_it_is_full(
     seed=SEEDS,
     which=st.sampled_from(["weight", "both"]),
     known=KNOWN,
-    factor=st.sampled_from([Bordered, DenseFactor]),
+    factor=st.sampled_from([BorderedBand, BorderedPhases, DenseFactor]),
 )
 def test_a_float32_factor_claims_full_rank_only_where_it_is_full(
     case: Case, seed: int, which: str, known: float, factor: Any
 ) -> None:
     found = problem(case, seed, which, known)
     assume(found.rank_is_clear and found.system.has_weight)
+    assume(factor is not BorderedPhases or which == "both")
     solution = solve_factored(found.system, "test", factor)
     if solution is not None:
         check_full_rank_claim(found, solution)
+        check_singular_values(found, solution)
+        assert solution.singular_values is not None
+        largest, smallest = solution.singular_values
+        assert solution.condition == pytest.approx(largest / smallest)
 
 
 def check_full_rank_claim(found: Problem, solution: Solution) -> None:

@@ -9,6 +9,7 @@ from leakaudit.graph import Node
 from leakaudit.graph.operators import Linear
 from leakaudit.leakpath.derivations import linear
 from leakaudit.leakpath.facts import Derivation, gradient, value
+from leakaudit.rconv.loss import row_space
 from leakaudit.rconv.replay.rounding import rounding
 from leakaudit.rconv.state import Known, PathBroken, State
 
@@ -60,10 +61,10 @@ def gradient_from_loss(step: linear.GradientFromLoss, state: State) -> Known:
 
 def value_up_to_scale(step: linear.ValueUpToScale, state: State) -> Known:
     node, op, _ = _dense(step, state)
-    _, singular, Vh = torch.linalg.svd(_dense_gradient(node, op, state), full_matrices=False)
-    if float(singular[0]) == 0:
+    v, size = row_space(_dense_gradient(node, op, state))
+    if size == 0:
         raise PathBroken(step.node, "every weight gradient is 0: the loss does not change here")
-    return Known(Vh[0].reshape(state.graph.tensors[node.inputs[0]].shape))
+    return Known(v.reshape(state.graph.tensors[node.inputs[0]].shape))
 
 
 def value_from_gradient(step: linear.ValueFromGradient, state: State) -> Known:

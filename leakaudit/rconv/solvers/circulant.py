@@ -68,7 +68,7 @@ class ScaledCirculant:
         self._parts = system.w.shape[1] * prod(op.stride)
         known = mask.transpose(0, 1).flatten(1).mean(dim=1)  # (F,)
         stencil, spans = _stencil(W * known.view(self._groups, -1, 1).sqrt(), system)
-        diagonal = operator.diagonal()
+        diagonal = operator.diagonal
         unknowns = diagonal.numel()
         added = 0.0 if system.dw is None else system.dw.numel() / unknowns  # rows have unit norm
         blocks = _symbol(stencil, spans, self._cells)
@@ -86,7 +86,10 @@ class ScaledCirculant:
         self._scale = torch.where(diagonal > 0, scale, torch.zeros_like(scale))
 
     def __call__(self, y: Tensor) -> Tensor:
-        """Apply to y of the layer's input shape (B, N, H..), float64."""
+        """Apply to y (m, B, N, H..), m of the layer's inputs, float64."""
+        return self._apply(y[0])[None] if len(y) == 1 else torch.stack([*map(self._apply, y)])
+
+    def _apply(self, y: Tensor) -> Tensor:
         y = y * self._scale
         size = y.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
         parts = self._to_parts((y / size).float())

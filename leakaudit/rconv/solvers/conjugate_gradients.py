@@ -10,18 +10,24 @@ is ever stored.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
 
+# Approximates (SᵀS)⁻¹ for a stack of vectors (m, B, N, H..), one by one.
 Preconditioner = Callable[[Tensor], Tensor]
+# An iteration: it yields a vector (B, N, H..), is sent that vector preconditioned, and returns T.
+T = TypeVar("T")
+Process = Generator[Tensor, Tensor, T]
 
 ITERATION_LIMIT = 3000
-# A run ends when the gradient of the misfit, as the preconditioner measures it, has shrunk to this.
+# A run ends when the gradient of the misfit, as the preconditioner measures it, has shrunk to
+# this, unless its caller asks for something else.
 RUN_TOLERANCE = 1e-8
 # The whole ends when the residual, relative to the right-hand side, is rounding, or the gradient,
 # relative to the operator's norm and the residual, is (Paige and Saunders, LSQR, 1982).
@@ -100,24 +106,66 @@ def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.stack([torch.sum(a * b) for b in right]) for a in left]).cpu()
 
 
-def power_extremes(operator: NormalOperator, inverse: Preconditioner) -> tuple[float, float]:
+def drive(precondition: Preconditioner | None, *processes: Process[Any]) -> list[Any]:
+    """Run iterations side by side, until the last one ends.
+
+    A factor that no longer fits into the processor's cache is read from memory for every
+    application: for several vectors together it takes little more time than for one.
+
+    Args:
+        precondition: None leaves every vector as it is.
+        processes: None of them uses what another one changes.
+
+    Returns:
+        What each process returned.
+    """
+    results: list[Any] = [None] * len(processes)
+    asked: dict[int, Tensor] = {}
+
+    def advance(number: int, answer: Tensor | None) -> None:
+        process = processes[number]
+        try:
+            asked[number] = next(process) if answer is None else process.send(answer)
+        except StopIteration as end:
+            results[number] = end.value
+
+    for number in range(len(processes)):
+        advance(number, None)
+    while asked:
+        numbers, vectors = list(asked), _stacked(list(asked.values()))
+        asked = {}
+        answers = precondition(vectors) if precondition else vectors
+        for number, answer in zip(numbers, answers, strict=True):
+            advance(number, answer)
+    return results
+
+
+def _stacked(vectors: list[Tensor]) -> Tensor:
+    """(m, ..), without a copy of a single one."""
+    return vectors[0][None] if len(vectors) == 1 else torch.stack(vectors)
+
+
+def power_extremes(operator: NormalOperator) -> Process[tuple[float, float]]:
     """Extreme singular values of S by a few power iterations with SᵀS and with its inverse.
 
     Args:
-        operator: The equations.
-        inverse: A good approximation of (SᵀS)⁻¹.
+        operator: The equations. The preconditioner has to be a good approximation of (SᵀS)⁻¹.
+
+    Returns:
+        Largest and smallest, both from inside the spectrum.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
-    v = u = start.to(operator.device)
-    seen = []
+    v = u = start.to(operator.device) * (operator.diagonal > 0)  # what nothing reads has no part
+    largest = u.norm()
     for _ in range(_STEPS):
-        v = inverse(v)
+        v = yield v
         v = v / v.norm()
-        seen.append((v, operator.apply(v)))
-        image = operator.apply(u / u.norm())
-        largest, u = image.norm(), image
-    return float(largest.sqrt()), ritz_values(seen)[1]
+    for _ in range(_STEPS):
+        u = operator.apply(u / u.norm())
+        largest = u.norm()
+    smallest = torch.sum(v * operator.apply(v)).clamp_min(0)
+    return float(largest.sqrt()), float(smallest.sqrt())
 
 
 def least_squares(
@@ -125,14 +173,25 @@ def least_squares(
     precondition: Preconditioner | None = None,
     limit: int = ITERATION_LIMIT,
 ) -> Iterate:
+    """`minimise`, by itself."""
+    (end,) = drive(precondition, minimise(operator, limit))
+    iterate: Iterate = end
+    return iterate
+
+
+def minimise(
+    operator: NormalOperator, limit: int = ITERATION_LIMIT, enough: float = 0.0
+) -> Process[Iterate]:
     """Minimise ||rhs - S x|| from x = 0.
 
-    Without a preconditioner the solution is the one of least norm where several are best.
+    Without a preconditioner the solution is the one of least norm where several are best. A
+    preconditioner has to be symmetric positive semidefinite.
 
     Args:
         operator: The equations.
-        precondition: Approximates (SᵀS)⁻¹; symmetric positive semidefinite.
         limit: Iterations at most.
+        enough: Share of Sᵀ rhs that may be left of Sᵀ(rhs - S x), besides what the stopping tests
+            ask for. Only a preconditioner near (SᵀS)⁻¹ keeps the error of x as small.
     """
     spectrum = Spectrum()
     x = torch.zeros(operator.shape, dtype=torch.float64, device=operator.device)
@@ -144,7 +203,7 @@ def least_squares(
     iterations = 0
     converged = False
     while not converged and iterations < limit:
-        step, done = run(operator, misfit.gradient, precondition, limit - iterations, spectrum)
+        step, done = yield from run(operator, misfit.gradient, limit - iterations, spectrum)
         iterations += done
         tried = operator.misfit(x + step)
         after = float(tried.gradient.norm())
@@ -156,6 +215,7 @@ def least_squares(
         converged = (
             misfit.residual <= RESIDUAL_TOLERANCE * misfit.rhs
             or slope <= GRADIENT_TOLERANCE * largest * misfit.residual
+            or slope <= enough * start
             or (stuck and slope <= RUN_TOLERANCE * start)
         )
         if stuck:
@@ -166,14 +226,21 @@ def least_squares(
 def run(
     operator: NormalOperator,
     rhs: Tensor,
-    precondition: Preconditioner | None,
     limit: int,
-    spectrum: Spectrum,
-) -> tuple[Tensor, int]:
+    spectrum: Spectrum | None = None,
+    tolerance: float = RUN_TOLERANCE,
+) -> Process[tuple[Tensor, int]]:
     """Solve SᵀS step = rhs to a few digits, from step = 0.
 
     On a GPU the stopping test is evaluated every few iterations only, so that the host does not
     wait for every one.
+
+    Args:
+        operator: The equations.
+        rhs: Of the layer's input shape.
+        limit: Iterations at most.
+        spectrum: Is shown every direction; it keeps copies of some.
+        tolerance: How far the residual, as the preconditioner measures it, shall shrink.
 
     Returns:
         The step, shaped like rhs, and the iterations done.
@@ -181,10 +248,10 @@ def run(
     every = 1 if rhs.device.type == "cpu" else 8
     step = torch.zeros_like(rhs)
     r = rhs
-    z = precondition(r) if precondition else r
+    z = yield r
     p = z
     gamma = torch.sum(r * z)
-    target = RUN_TOLERANCE**2 * float(gamma)
+    target = tolerance**2 * float(gamma)
     done = 0
     last = False
     while done < limit:
@@ -194,12 +261,13 @@ def run(
         done += 1
         if done % every == 0 and not float(curvature) > 0:
             break
-        spectrum.see(p, q)
+        if spectrum is not None:
+            spectrum.see(p, q)
         step = step + alpha * p
         if last:
             break
         r = r - alpha * q
-        z = precondition(r) if precondition else r
+        z = yield r
         gamma, previous = torch.sum(r * z), gamma
         beta = gamma / previous
         p = z + beta * p

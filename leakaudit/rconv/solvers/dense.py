@@ -6,23 +6,27 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# Multiplications above which a pointwise convolution pays for handing over its operands.
+_LARGE = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
 class Factorisation:
-    """Truncated singular value decomposition T = U diag(s) Vᵀ.
+    """The pseudo-inverse of T as a product, right · left.
 
     Attributes:
-        left: Uᵀ (r, rows).
-        singular_values: (r,), those kept, in falling order.
-        right: V (columns, r).
+        left: (r, rows).
+        right: (columns, r).
+        singular_values: Of T (r,), those that count, in falling order.
         columns: Unknowns of the system.
     """
 
     left: Tensor
-    singular_values: Tensor
     right: Tensor
+    singular_values: Tensor
     columns: int
 
     @property
@@ -39,26 +43,33 @@ class Factorisation:
 
     def solve(self, rhs: Tensor) -> Tensor:
         """Minimum-norm least-squares solution for right-hand sides (rows, m): (columns, m)."""
-        return self.right @ ((self.left @ rhs) / self.singular_values[:, None])
+        return self.right @ (self.left @ rhs)
 
 
 def factorise(T: Tensor, precision: float) -> Factorisation:
     """Factor T (rows, columns).
 
-    Singular values below `rank_tolerance · largest` count as zero.
+    Singular values below `rank_tolerance · largest` count as zero. Where all count, T = Q R and
+    the singular values of R are enough: singular vectors take several times as long.
     """
     rows, columns = T.shape
-    if rows > 2 * columns:
-        # The QR first: the SVD then works on a square matrix.
+    tolerance = rank_tolerance(rows, columns, precision)
+    if rows >= columns > 0:
         Q, R = torch.linalg.qr(T)
-        U, s, Vh = torch.linalg.svd(R, full_matrices=False)
+        s = torch.linalg.svdvals(R)
+        if float(s[-1]) > tolerance * float(s[0]):
+            identity = torch.eye(columns, dtype=T.dtype, device=T.device)
+            return Factorisation(
+                Q.T, torch.linalg.solve_triangular(R, identity, upper=True), s, columns
+            )
+        U, s, Vh = torch.linalg.svd(R)
         left = U.T @ Q.T
     else:
         U, s, Vh = torch.linalg.svd(T, full_matrices=False)
         left = U.T
     largest = float(s[0]) if s.numel() else 0.0
-    keep = int((s > largest * rank_tolerance(rows, columns, precision)).sum())
-    return Factorisation(left[:keep], s[:keep], Vh[:keep].T, columns)
+    keep = int((s > largest * tolerance).sum())
+    return Factorisation(left[:keep], Vh[:keep].T / s[:keep], s[:keep], columns)
 
 
 def rank_tolerance(rows: int, columns: int, precision: float) -> float:
@@ -73,8 +84,31 @@ def rank_tolerance(rows: int, columns: int, precision: float) -> float:
 
 
 def cholesky_solve(rhs: Tensor, factor: Tensor) -> Tensor:
-    """(L Lᵀ)⁻¹ rhs by two triangular solves: for one right-hand side several times faster than
+    """(L Lᵀ)⁻¹ rhs by two triangular solves: for few right-hand sides several times faster than
     torch.cholesky_solve on a CPU."""
     half = torch.linalg.solve_triangular(factor, rhs, upper=False)
     x: Tensor = torch.linalg.solve_triangular(factor.T, half, upper=True)
     return x
+
+
+def rows_times(X: Tensor, W: Tensor) -> Tensor:
+    """X Wᵀ for float32 X (m, k) and W (n, k).
+
+    On a CPU a large product is written as a pointwise convolution: the library behind those
+    (oneDNN) uses the whole vector width of any processor, the one behind torch.mm (MKL) half of it
+    on some, which takes almost twice the time. A GPU would round a convolution's operands to TF32.
+    """
+    if X.device.type != "cpu" or X.numel() * W.shape[0] < _LARGE:
+        return X @ W.T
+    pixels = X.contiguous()[None, None].permute(0, 3, 1, 2)  # (1, k, 1, m), channels last
+    return F.conv2d(pixels, W[:, :, None, None]).permute(0, 2, 3, 1)[0, 0]
+
+
+def unit_rows(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 vectors (m, ..) as float32 rows (m, n) of largest entry 1, and their sizes (m, 1).
+
+    Residuals become smaller than float32 can hold.
+    """
+    flat = y.flatten(1)
+    size = flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    return (flat / size).float(), size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.rconv.solvers.dense import cholesky_solve
+from leakaudit.rconv.solvers.dense import cholesky_solve, unit_rows
 from leakaudit.rconv.solvers.interface import LayerSystem
 from leakaudit.rconv.solvers.normal import normal_matrix
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
@@ -31,10 +31,10 @@ class DenseFactor:
         self._factor = cholesky_in_place(H)
 
     def __call__(self, y: Tensor) -> Tensor:
-        """Apply to y of the layer's input shape (B, N, H..), float64."""
-        size = y.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-        flat = (y / size).float().reshape(-1, 1)
-        return cholesky_solve(flat, self._factor).reshape(y.shape).double() * size
+        """Apply to y (m, B, N, H..), m of the layer's inputs, float64."""
+        rows, size = unit_rows(y)
+        solved = cholesky_solve(rows.T, self._factor).T
+        return (solved.double() * size).reshape(y.shape)
 
 
 def cholesky_in_place(H: Tensor) -> Tensor:

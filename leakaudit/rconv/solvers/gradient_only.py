@@ -30,6 +30,7 @@ def solve(system: LayerSystem, reason: str) -> Solution:
     channels = G.new_zeros((layer.channels, shape[0] * _spatial(shape)))  # (N, B·H..)
     rank = 0
     condition = 1.0
+    kept: list[float] = []
     factors: dict[tuple[int, object], Factorisation] = {}
     for phase in phase_systems(layer.axes):
         pixels, taps = phase.pixels.to(G.device), phase.taps.to(G.device)
@@ -47,6 +48,7 @@ def solve(system: LayerSystem, reason: str) -> Solution:
             channels[members[:, None], pixels[None, :]] = factor.solve(rhs).T
             rank += n * factor.rank
             condition = max(condition, factor.condition)
+            kept += factor.singular_values[[0, -1]].tolist() if factor.rank else []
     x = channels.reshape(layer.channels, shape[0], *shape[2:]).transpose(0, 1).contiguous()
     operator = GradientConstraints(system.convolution, system.G, scale)
     target = operator.right_hand_side(system.dw)
@@ -58,6 +60,7 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         rank=rank,
         condition=condition,
         residual=relative_residual(operator.mv(x), target),
+        singular_values=(max(kept), min(kept)) if kept else None,
     )
 
 

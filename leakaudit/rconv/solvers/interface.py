@@ -58,6 +58,8 @@ class Solution:
         condition: Largest over smallest singular value kept (the worst of the independent
             systems), or None. From an iterative solver an estimate, at most the true one but for
             rounding to one digit.
+        singular_values: The largest and the smallest one kept, of the scaled equations; None
+            where the solver saw none. From an iterative solver estimates from inside the spectrum.
         residual: Relative residual of the scaled equations.
         iterations: Of an iterative solver or of the refinement.
     """
@@ -70,6 +72,7 @@ class Solution:
     condition: float | None
     residual: float
     iterations: int = 0
+    singular_values: tuple[float, float] | None = None
 
     @property
     def full_rank(self) -> bool:

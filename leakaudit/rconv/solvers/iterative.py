@@ -10,23 +10,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from leakaudit.rconv.solvers.bordered import Bordered
 from leakaudit.rconv.solvers.circulant import ScaledCirculant, circulant_bytes
 from leakaudit.rconv.solvers.conjugate_gradients import (
+    Iterate,
     Preconditioner,
+    Process,
     Spectrum,
+    drive,
     least_squares,
+    minimise,
     power_extremes,
     run,
 )
-from leakaudit.rconv.solvers.dense_factor import DenseFactor
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.normal_operator import NormalOperator
 from leakaudit.rconv.solvers.select import DEFAULT_MEMORY
+from leakaudit.rconv.solvers.stacked import RESOLVED
 
 MATRIX_FREE = "matrix-free conjugate gradients"
 ITERATION_LIMIT = 1500
@@ -34,6 +37,11 @@ ITERATION_LIMIT = 1500
 # number, however many unknowns there are. Below this in total, one such direction is missed with a
 # probability of 0.8 %, and d of them with the d-th power of that.
 NULL_PART = 1e-2
+# An error of this share of the gradients' own rounding need not be reduced.
+NEGLIGIBLE = 0.1
+# How far each of its runs shrinks the gradient of the misfit: far enough wherever the condition
+# number is below 1e4, and a further run follows where it is not.
+ROUGH = 1e-6
 # Known outputs per unknown from which on the weight constraints are solved alone: every equation
 # more makes an iteration dearer, and the gradient constraints then add next to nothing.
 ENOUGH = 2.0
@@ -42,9 +50,16 @@ ENOUGH = 2.0
 AGREES = 1e3
 
 
-def solve_factored(
-    system: LayerSystem, reason: str, factor: type[Bordered] | type[DenseFactor]
-) -> Solution | None:
+class Factor(Protocol):
+    """How a factor of the normal matrix in float32 is made."""
+
+    NAME: str
+
+    def __call__(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
+        """Factor; the operator holds the same equations, scaled."""
+
+
+def solve_factored(system: LayerSystem, reason: str, factor: Factor) -> Solution | None:
     """Solve with a factor in float32 as preconditioner.
 
     Returns:
@@ -52,12 +67,19 @@ def solve_factored(
     """
     operator = NormalOperator(system)
     inverse = factor(system, operator)
-    name = f"conjugate gradients, {factor.NAME}"
-    solution = _solve(operator, inverse, name, reason)
-    largest, smallest = power_extremes(operator, inverse)
-    if solution.rank is None or smallest <= system.precision * largest:
+    # What is left of the random point is not asked for its singular values: those of the power
+    # iterations are better.
+    end, full, (largest, smallest) = drive(
+        inverse,
+        minimise(operator, ITERATION_LIMIT, NEGLIGIBLE * system.precision),
+        no_null_space(operator, None),
+        power_extremes(operator),
+    )
+    if not (end.converged and full) or smallest <= max(RESOLVED, system.precision) * largest:
         return None
-    return replace(solution, condition=largest / smallest)
+    name = f"conjugate gradients, {factor.NAME}"
+    solution = _solution(operator, end, name, reason, full_rank=True)
+    return replace(solution, condition=largest / smallest, singular_values=(largest, smallest))
 
 
 def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_MEMORY) -> Solution:
@@ -72,7 +94,7 @@ def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_ME
     unknowns = prod(system.convolution.input_shape)
     operator = NormalOperator(system)
     equations = known + (0 if system.dw is None else system.dw.numel())
-    if equations < int((operator.diagonal() > 0).sum()):
+    if equations < int((operator.diagonal > 0).sum()):
         short = f"{reason}; only {equations} equations are known for {unknowns} unknowns"
         return _solve(operator, None, MATRIX_FREE, short, certify=False)
     if system.has_gradient and known >= ENOUGH * unknowns:
@@ -110,46 +132,53 @@ def _solve(
     certify: bool = True,
 ) -> Solution:
     end = least_squares(operator, precondition, ITERATION_LIMIT)
-    read = operator.diagonal() > 0
-    full = certify and end.converged and no_null_space(operator, precondition, read, end.spectrum)
+    full = False
+    if certify and end.converged:
+        (full,) = drive(precondition, no_null_space(operator, end.spectrum))
+    return _solution(operator, end, name, reason, full_rank=full)
+
+
+def _solution(
+    operator: NormalOperator, end: Iterate, name: str, reason: str, *, full_rank: bool
+) -> Solution:
     largest, smallest = end.spectrum.extremes()
     return Solution(
         x=end.x,
         solver=name,
         reason=reason,
         unknowns=end.x.numel(),
-        rank=int(read.sum()) if full else None,
-        # An estimate that leans on rounding: more digits would differ between two runs.
-        condition=float(f"{largest / smallest:.0e}") if smallest else None,
+        rank=int((operator.diagonal > 0).sum()) if full_rank else None,
+        condition=_one_digit(largest / smallest) if smallest else None,
+        singular_values=(_one_digit(largest), _one_digit(smallest)) if smallest else None,
         residual=end.residual,
         iterations=end.iterations,
     )
 
 
+def _one_digit(estimate: float) -> float:
+    """The estimates lean on rounding: more digits would differ between two runs."""
+    return float(f"{estimate:.0e}")
+
+
 def no_null_space(
-    operator: NormalOperator,
-    precondition: Preconditioner | None,
-    read: Tensor,
-    spectrum: Spectrum,
-    seed: int = 0,
-) -> bool:
+    operator: NormalOperator, spectrum: Spectrum | None, seed: int = 0
+) -> Process[bool]:
     """Whether the homogeneous equations drive a random point to 0.
 
     Args:
-        operator: The equations.
-        precondition: As for the solution.
-        read: The unknowns that occur in any equation; the others are left out.
+        operator: The equations. Unknowns that occur in none of them are left out.
         spectrum: Is shown what is left of the point: it leans to the smallest singular values.
         seed: Of the point.
     """
     generator = torch.Generator().manual_seed(seed)
     point = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
-    point = point.to(operator.device) * read
+    point = point.to(operator.device) * (operator.diagonal > 0)
     for _ in range(3):
-        step, _ = run(operator, -operator.apply(point), precondition, ITERATION_LIMIT, Spectrum())
+        rhs = -operator.apply(point)
+        step, _ = yield from run(operator, rhs, ITERATION_LIMIT, tolerance=ROUGH)
         point = point + step
         left = float(point.norm())
-        if left > 0:
+        if left > 0 and spectrum is not None:
             spectrum.see(point, operator.apply(point))
         if left < NULL_PART:
             return True

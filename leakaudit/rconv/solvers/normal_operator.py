@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +72,7 @@ class NormalOperator:
         device: Where it runs.
         weight: The weight constraints, None where no output is known.
         gradient: The gradient constraints, None where there are none.
+        diagonal: The diagonal of SᵀS, shaped like x; 0 for unknowns that occur in no equation.
     """
 
     def __init__(self, system: LayerSystem) -> None:
@@ -97,36 +97,29 @@ class NormalOperator:
             self.gradient = GradientRows(self._rows(system.dw, scale), scale, system.G)
         if self.weight is None and self.gradient is None:
             raise ValueError("no equations: neither dl/do nor o is known")
+        self.diagonal = self._diagonal()
 
     def apply(self, x: Tensor) -> Tensor:
         """SᵀS x."""
         total = self._zeros()
         padded = self._padded(x)
         products = None if self.gradient is None else torch.zeros_like(self.gradient.dw)
-        for tile in self._tiles():
+        tiles = list(self._tiles())
+        held = None
+        for tile in tiles:
             P = self._patches(padded, tile)  # (g, n·k, t)
             if self.weight is not None:
                 q = torch.bmm(self.weight.W, P)
                 q *= self._part(self.weight.mask, tile)
-                self._scatter(total, tile, torch.bmm(self.weight.W.transpose(1, 2), q))
+                patches = torch.bmm(self.weight.W.transpose(1, 2), q)
+                if products is not None and len(tiles) == 1:
+                    held = patches  # scattered once, with those of the other set
+                else:
+                    self._scatter(total, tile, patches)
             if products is not None and self.gradient is not None:
                 products.baddbmm_(self._part(self.gradient.G, tile), P.transpose(1, 2))
         if products is not None and self.gradient is not None:
-            self._add_adjoint(total, products * self._by_filter(self.gradient.scale) ** 2)
-        return self._cropped(total)
-
-    def diagonal(self) -> Tensor:
-        """The diagonal of SᵀS, shaped like x."""
-        total = self._zeros()
-        for tile in self._tiles():
-            if self.weight is not None:
-                squares = (self.weight.W**2).transpose(1, 2)
-                mask = self._part(self.weight.mask, tile)
-                self._scatter(total, tile, torch.bmm(squares, mask))
-            if self.gradient is not None:
-                G = self._part(self.gradient.G, tile) * self._by_filter(self.gradient.scale)
-                squares = (G * G).sum(dim=1, keepdim=True)
-                self._scatter(total, tile, squares.expand(-1, self.gradient.dw.shape[2], -1))
+            self._add_adjoint(total, products * self._by_filter(self.gradient.scale) ** 2, held)
         return self._cropped(total)
 
     def misfit(self, x: Tensor) -> Misfit:
@@ -155,6 +148,19 @@ class NormalOperator:
         residual, rhs = squares.sqrt().tolist()
         return Misfit(self._cropped(total), residual, rhs)
 
+    def _diagonal(self) -> Tensor:
+        total = self._zeros()
+        for tile in self._tiles():
+            if self.weight is not None:
+                squares = (self.weight.W**2).transpose(1, 2)
+                mask = self._part(self.weight.mask, tile)
+                self._scatter(total, tile, torch.bmm(squares, mask))
+            if self.gradient is not None:
+                G = self._part(self.gradient.G, tile) * self._by_filter(self.gradient.scale)
+                squares = (G * G).sum(dim=1, keepdim=True)
+                self._scatter(total, tile, squares.expand(-1, self.gradient.dw.shape[2], -1))
+        return self._cropped(total)
+
     def _rows(self, w: Tensor, scale: Tensor) -> Tensor:
         """Weights or their gradients (F, n, K..), scaled, as (g, f, n·k)."""
         return (w.flatten(1) * scale[:, None]).reshape(
@@ -164,13 +170,14 @@ class NormalOperator:
     def _by_filter(self, scale: Tensor) -> Tensor:
         return scale.view(self._groups, -1, 1)
 
-    def _add_adjoint(self, total: Tensor, y: Tensor) -> None:
-        """Add Gᵀ y for y (g, f, n·k) at every output position."""
+    def _add_adjoint(self, total: Tensor, y: Tensor, held: Tensor | None = None) -> None:
+        """Add Gᵀ y for y (g, f, n·k) at every output position, and patches held of a sole tile."""
         if self.gradient is None:
             return
         for tile in self._tiles():
             G = self._part(self.gradient.G, tile)
-            self._scatter(total, tile, torch.bmm(y.transpose(1, 2), G))
+            patches = torch.bmm(y.transpose(1, 2), G)
+            self._scatter(total, tile, patches if held is None else patches.add_(held))
 
     def _tiles(self) -> Iterator[_Tile]:
         per_row = max(self._filters, self.shape[1] * prod(self._op.kernel))
@@ -232,7 +239,15 @@ class NormalOperator:
         Within one tap no pixel occurs twice, so that the sum is the same in every run.
         """
         windows = self._windows(total, tile)
-        parts = patches.reshape(windows.shape)
-        for tap in itertools.product(*map(range, self._op.kernel)):
-            at: tuple[Any, ...] = (slice(None), *tap)
-            windows[at] += parts[at]
+        d = len(self._op.kernel)
+        size, step = windows.shape[1 + d :], windows.stride()
+        parts = patches.reshape(windows.shape[0], -1, *size).unbind(1)
+        for part, tap in zip(parts, itertools.product(*map(range, self._op.kernel)), strict=True):
+            # windows[:, tap], without the calls that indexing by each number would take.
+            start = sum(a * b for a, b in zip(tap, step[1 : 1 + d], strict=True))
+            view = windows.as_strided(
+                (windows.shape[0], *size),
+                (step[0], *step[1 + d :]),
+                windows.storage_offset() + start,
+            )
+            view += part

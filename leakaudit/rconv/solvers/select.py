@@ -8,7 +8,8 @@ from enum import StrEnum
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.rconv.phases import axis_phases
-from leakaudit.rconv.solvers.bordered import bordered_cost
+from leakaudit.rconv.solvers.band import band_cost
+from leakaudit.rconv.solvers.phase_blocks import phases_cost
 
 DEFAULT_MEMORY = 2 << 30
 # Below this many unknowns a dense factor costs less than the calls that a band takes.
@@ -25,9 +26,17 @@ class Method(StrEnum):
 
     GRADIENT_ONLY = "gradient-only"
     STACKED = "stacked"
-    BORDERED = "bordered"
+    BORDERED_BAND = "band with border"
+    BORDERED_PHASES = "phases with border"
     DENSE_FACTOR = "dense factor"
     MATRIX_FREE = "matrix-free"
+
+
+_FACTORED = {
+    Method.BORDERED_BAND: "their normal matrix, as a band with a border,",
+    Method.BORDERED_PHASES: "their normal matrix, as a block per phase with a border,",
+    Method.DENSE_FACTOR: "their normal matrix, dense in float32,",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +90,37 @@ def choose_for_both(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) ->
     if dense is not None and (bound.unknowns <= FEW or bound.rank < bound.read):
         return dense
     if bound.weight_constraints < MANY_OUTPUTS * bound.unknowns and bound.rank == bound.read:
-        products, size = bordered_cost(layer)
-        dense_products, dense_size = bound.unknowns**3 // 6, 8 * bound.unknowns**2
-        if size <= memory and products <= min(dense_products, FACTOR_PRODUCTS):
+        fitting = {
+            method: products
+            for method, (products, size) in _factors(layer).items()
+            if size <= memory and products <= FACTOR_PRODUCTS
+        }
+        if fitting:
+            method = min(fitting, key=fitting.__getitem__)
             return Choice(
-                Method.BORDERED,
-                f"both sets are needed; their normal matrix, as a band with a border, takes "
-                f"{products:.1e} multiplications to factor (densely: {dense_products:.1e})",
-            )
-        if dense_size <= memory and dense_products <= FACTOR_PRODUCTS:
-            return Choice(
-                Method.DENSE_FACTOR,
-                f"both sets are needed; their normal matrix takes {dense_products:.1e} "
-                f"multiplications to factor (as a band with a border: {products:.1e})",
+                method,
+                f"both sets are needed; {_FACTORED[method]} takes {fitting[method]:.1e} "
+                f"multiplications to factor, the dense matrix {_dense_products(layer):.1e}",
             )
     counts = f"{bound.weight_constraints} weight constraints for {bound.unknowns} unknowns"
     if bound.weight_constraints >= MANY_OUTPUTS * bound.unknowns:
         return Choice(Method.MATRIX_FREE, f"{counts}: few iterations, no factor is needed")
     return Choice(Method.MATRIX_FREE, f"{counts}: no factor fits into {memory >> 20} MiB")
+
+
+def _factors(layer: ConvolutionGeometry) -> dict[Method, tuple[int, int]]:
+    """Multiplications and bytes of each way to factor the normal matrix in float32."""
+    costs = {
+        Method.BORDERED_BAND: band_cost(layer),
+        Method.DENSE_FACTOR: (_dense_products(layer), 8 * layer_bound(layer).unknowns ** 2),
+    }
+    if layer.observed:
+        costs[Method.BORDERED_PHASES] = phases_cost(layer)
+    return costs
+
+
+def _dense_products(layer: ConvolutionGeometry) -> int:
+    return layer_bound(layer).unknowns ** 3 // 6
 
 
 def choose_dense(layer: ConvolutionGeometry, memory: int = DEFAULT_MEMORY) -> Choice | None:

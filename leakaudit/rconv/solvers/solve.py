@@ -7,7 +7,7 @@ from dataclasses import replace
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.rconv.solvers import gradient_only, iterative, stacked
-from leakaudit.rconv.solvers.bordered import Bordered
+from leakaudit.rconv.solvers.bordered import BorderedBand, BorderedPhases
 from leakaudit.rconv.solvers.dense_factor import DenseFactor
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
 from leakaudit.rconv.solvers.select import (
@@ -47,8 +47,10 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
     match choice.method:
         case Method.STACKED:
             return stacked.solve(system, choice.reason)
-        case Method.BORDERED:
-            solution = iterative.solve_factored(system, choice.reason, Bordered)
+        case Method.BORDERED_BAND:
+            solution = iterative.solve_factored(system, choice.reason, BorderedBand)
+        case Method.BORDERED_PHASES:
+            solution = iterative.solve_factored(system, choice.reason, BorderedPhases)
         case Method.DENSE_FACTOR:
             solution = iterative.solve_factored(system, choice.reason, DenseFactor)
         case _:

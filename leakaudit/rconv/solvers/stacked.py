@@ -41,21 +41,28 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         largest, smallest = extreme_singular_values(reduced, factor)
         if smallest > max(RESOLVED, system.precision) * largest:
             end = least_squares(operator, _preconditioner(factor, live))
-            rank, condition = reduced.shape[0], largest / smallest
             return Solution(
-                end.x, NAME, reason, unknowns, rank, condition, end.residual, end.iterations
+                end.x,
+                NAME,
+                reason,
+                unknowns,
+                reduced.shape[0],
+                largest / smallest,
+                end.residual,
+                end.iterations,
+                (largest, smallest),
             )
     values, vectors = torch.linalg.eigh(reduced)
     singular = values.clamp_min(0).sqrt()
     keep = singular > max(RESOLVED, system.precision) * singular[-1]
     rank = int(keep.sum())
     kept = vectors[:, keep]
-    condition = float(singular[-1] / singular[keep][0]) if rank else float("inf")
+    extremes = (float(singular[-1]), float(singular[keep][0])) if rank else None
 
     def project(y: Tensor) -> Tensor:
-        flat = y.reshape(-1)
+        flat = y.flatten(1)
         result = torch.zeros_like(flat)
-        result[live] = kept @ ((kept.T @ flat[live]) / values[keep])
+        result[:, live] = ((flat[:, live] @ kept) / values[keep]) @ kept.T
         return result.reshape(y.shape)
 
     end = least_squares(operator, project)
@@ -65,9 +72,10 @@ def solve(system: LayerSystem, reason: str) -> Solution:
         reason,
         unknowns,
         rank,
-        condition,
+        extremes[0] / extremes[1] if extremes else float("inf"),
         end.residual,
         end.iterations,
+        extremes,
     )
 
 
@@ -95,9 +103,9 @@ def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple
 
 def _preconditioner(factor: Tensor, live: Tensor) -> Callable[[Tensor], Tensor]:
     def apply(y: Tensor) -> Tensor:
-        flat = y.reshape(-1)
+        flat = y.flatten(1)
         result = torch.zeros_like(flat)
-        result[live] = cholesky_solve(flat[live][:, None], factor)[:, 0]
+        result[:, live] = cholesky_solve(flat[:, live].T, factor).T
         return result.reshape(y.shape)
 
     return apply
