@@ -94,8 +94,9 @@ class BandBase:
         self._convolution = system.convolution
         self._gradient = operator.gradient
         self._band = band_of(system.geometry)
-        self._factor = _band_blocks(system.convolution, self._band, operator.weight, shift)
-        _factor_in_place(self._factor, self._band)
+        factor = _band_blocks(system.convolution, self._band, operator.weight, shift)
+        _factor_in_place(factor, self._band)
+        self._rows = self._block_rows(factor)
         shape = system.convolution.input_shape
         numbers = torch.arange(prod(shape)).view(shape).transpose(1, 2).flatten(2)
         missing = self._band.blocks * self._band.rows - shape[2]
@@ -109,38 +110,35 @@ class BandBase:
 
     def forward(self, vectors: Tensor) -> Tensor:
         """L⁻¹ v for each row v of vectors (m, R), in place."""
-        for example, i, near in self._sweep():
-            block, before = self._parts(vectors, example, i, near)
-            left, inverse = self._row(example, i, near)
-            rest = block - rows_times(before, left) if near else block
+        for start, before, left, inverse in self._rows:
+            block = vectors[:, start : start + self._band.size]
+            rest = block - rows_times(vectors[:, before:start], left) if before < start else block
             block.copy_(rows_times(rest, inverse))
         return vectors
 
     def backward(self, vectors: Tensor) -> Tensor:
         """L⁻ᵀ v for each row v of vectors (m, R), in place."""
-        for example, i, near in reversed(self._sweep()):
-            block, before = self._parts(vectors, example, i, near)
-            left, inverse = self._row(example, i, near)
-            block.copy_(rows_times(block, inverse.T))
-            if near:
-                before -= rows_times(block, left.T)
+        for start, before, left, inverse in reversed(self._rows):
+            block = vectors[:, start : start + self._band.size]
+            solved = rows_times(block, inverse.T)
+            block.copy_(solved)
+            if before < start:
+                vectors[:, before:start] -= rows_times(solved, left.T)
         return vectors
 
-    def _sweep(self) -> list[tuple[int, int, int]]:
-        """Example, block row, and how many blocks it has left of the diagonal."""
-        examples, blocks = self._factor.shape[:2]
-        return [(b, i, min(i, self._band.width)) for b in range(examples) for i in range(blocks)]
-
-    def _parts(self, vectors: Tensor, example: int, i: int, near: int) -> tuple[Tensor, Tensor]:
-        """The unknowns of a block, and those of the `near` blocks before it."""
-        size = self._band.size
-        start = (example * self._band.blocks + i) * size
-        return vectors[:, start : start + size], vectors[:, start - near * size : start]
-
-    def _row(self, example: int, i: int, near: int) -> tuple[Tensor, Tensor]:
-        """What L has left of the diagonal in a block row, and the inverse of its diagonal block."""
-        row, diagonal = self._factor[example, i], self._band.width * self._band.size
-        return row[:, diagonal - near * self._band.size : diagonal], row[:, diagonal:]
+    def _block_rows(self, factor: Tensor) -> list[tuple[int, int, Tensor, Tensor]]:
+        """Per block row of L: where its unknowns start, and those of the blocks left of the
+        diagonal that touch them; what L has there, and the inverse of its diagonal block."""
+        size, diagonal = self._band.size, self._band.width * self._band.size
+        result = []
+        for example in range(factor.shape[0]):
+            for i in range(self._band.blocks):
+                start = (example * self._band.blocks + i) * size
+                near = min(i, self._band.width) * size
+                row = factor[example, i]
+                left = row[:, diagonal - near : diagonal]
+                result.append((start, start - near, left, row[:, diagonal:]))
+        return result
 
 
 def _factor_in_place(H: Tensor, band: Band) -> None:
