@@ -8,7 +8,14 @@ import pytest
 
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
 from leakaudit.rconv.solvers.band import band_cost
-from leakaudit.rconv.solvers.select import DEFAULT_MEMORY, Method, choose, choose_dense
+from leakaudit.rconv.solvers.phase_blocks import phases_cost
+from leakaudit.rconv.solvers.select import (
+    DEFAULT_MEMORY,
+    Method,
+    choose,
+    choose_dense,
+    choose_for_both,
+)
 
 pytest.importorskip("torch")  # the package of the solvers needs it
 
@@ -83,6 +90,20 @@ def test_many_unknowns_with_few_outputs_get_a_band_with_a_border() -> None:
     assert choose(layer, 8 * 3072**2).method is Method.BORDERED_BAND
     assert choose(layer, size - 1).method is Method.MATRIX_FREE
     assert products < 3072**3 // 6
+
+
+def test_few_outputs_are_the_border_of_the_phases() -> None:
+    # lenet_dlg's second layer: 3072 unknowns, 3600 gradient and 768 weight constraints.
+    axis = Axis(16, 5, 2, 2, 2)
+    layer = ConvolutionGeometry(12, 12, (Axis(1), axis, axis))
+    products, size = phases_cost(layer)
+    assert products < min(band_cost(layer)[0], 3072**3 // 6)
+    assert choose(layer).method is Method.BORDERED_PHASES
+    assert choose(layer, size).method is Method.BORDERED_PHASES
+    assert choose(layer, size - 1).method is not Method.BORDERED_PHASES
+    # Without gradient constraints there is nothing to be the base.
+    unobserved = replace(layer, observed=False)
+    assert choose_for_both(unobserved).method is not Method.BORDERED_PHASES
 
 
 def test_more_gradient_constraints_than_unknowns_make_no_border() -> None:
