@@ -24,6 +24,7 @@ from leakaudit.rconv.local import (
     confirm_synthetically,
     layer_cost,
     local_passes,
+    partly_along_path,
 )
 from leakaudit.rconv.onnx_check import check_against_onnxruntime
 from leakaudit.rconv.probes import Probe, is_image_shape, load_probe, make_probe
@@ -57,7 +58,7 @@ class ConfirmResult:
         layers: Per layer with weights.
         original: The probe (N, H, W) where it is an image, and `reconstruction` what came back.
         partial: The picture that fits the equations of a layer which do not fix its input, where
-            that is the probe; the layer was given its true output gradient.
+            that is the probe.
         problem: Why nothing could be run, None where it could.
     """
 
@@ -140,13 +141,19 @@ def confirm(
         elif too_long := _too_long(graph, node, per_pass, started, options.time_budget):
             layers[name] = replace(base, reason=too_long)
         else:
-            progress(f"solving {name} locally")
-            local = confirm_locally(base, graph, node, weights, shared, dtype)
-            evidence = local.confirmation
-            reason = f"{along.reason}; locally: {evidence.reason}" if along else evidence.reason
-            layers[name] = replace(evidence, reason=reason)
-            if local.picture is not None:
-                partial.setdefault(node.inputs[0], local.picture[0].cpu())
+            open_layer = result.open_layers.get(name)
+            if open_layer is not None:
+                progress(f"solving {name} as far as its equations go")
+                found = partly_along_path(base, graph, node, open_layer, shared)
+                layers[name] = found.confirmation
+            else:
+                progress(f"solving {name} locally")
+                found = confirm_locally(base, graph, node, weights, shared, dtype)
+                evidence = found.confirmation
+                reason = f"{along.reason}; locally: {evidence.reason}" if along else evidence.reason
+                layers[name] = replace(evidence, reason=reason)
+            if found.picture is not None:
+                partial.setdefault(node.inputs[0], found.picture[0].cpu())
 
     original = reconstruction = None
     if probe.is_image and result.target in graph.inputs and result.target in result.values:

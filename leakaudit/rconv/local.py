@@ -1,4 +1,5 @@
-"""Local confirmation: one convolution, given what no attacker has, its true output gradient."""
+"""Confirmation of one convolution: given what no attacker has, its true output gradient, or, where
+the leak path leads up to it, given what the path found."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ from leakaudit.graph.operators import (
 from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.rconv import activations
 from leakaudit.rconv.evidence import judge
-from leakaudit.rconv.execute import add_channel_bias
 from leakaudit.rconv.layer import convolution_of, layer_system
 from leakaudit.rconv.partial.attempts import PartialLeak, partial_leak
-from leakaudit.rconv.partial.inequalities import Inequalities, flat_output_inequalities
+from leakaudit.rconv.partial.inequalities import flat_output_inequalities
+from leakaudit.rconv.partial.open_layer import OpenLayer
 from leakaudit.rconv.partial.picture import Range
 from leakaudit.rconv.probes import is_image_shape, make_probe
 from leakaudit.rconv.reconstruct import overflow
@@ -127,7 +128,38 @@ def confirm_locally(
     picture = None
     if judged.status is not Status.CONFIRMED and is_image_shape(tuple(shared.values[x].shape)):
         partial = _partial(graph, node, weights, shared, system, solution)
-        judged, picture = _with_partial(judged, partial), partial.x
+        judged, picture = with_partial(judged, partial), partial.x
+    return LocalResult(replace(judged, seconds=time.perf_counter() - started), picture)
+
+
+def partly_along_path(
+    base: Confirmation, graph: Graph, node: Node, layer: OpenLayer, shared: SharedGradient
+) -> LocalResult:
+    """What follows of a layer's input from the shared gradients alone.
+
+    Where it is a picture, the most plausible one that fits.
+
+    Args:
+        base: What is common to all confirmations of this run.
+        graph: The network.
+        node: A convolution with fewer equations than unknowns.
+        layer: Its equations, as the walk along the leak path found them.
+        shared: The truth, to measure by.
+    """
+    started = time.perf_counter()
+    truth = shared.values[node.inputs[0]]
+    solution = solve_layer(layer.system)
+    judged = judge(base, Scope.END_TO_END, solution.x, truth, solution)
+    rank = (
+        "" if solution.rank is None else f"rank {solution.rank} of {solution.unknowns} unknowns, "
+    )
+    judged = replace(judged, reason=f"{rank}from the shared gradients alone")
+    picture = None
+    if is_image_shape(tuple(truth.shape)):
+        partial = partial_leak(
+            layer.system, solution, truth, value_range(graph, node.inputs[0]), layer.inequalities
+        )
+        judged, picture = with_partial(judged, partial), partial.x
     return LocalResult(replace(judged, seconds=time.perf_counter() - started), picture)
 
 
@@ -172,14 +204,11 @@ def _partial(
     (x,) = node.inputs
     bounds = flat_output_inequalities(graph, node, weights, shared.values)
     if bounds is not None:
-        bias = weights.get(node.parameter("bias") or "")
-        bounds = Inequalities(
-            add_channel_bias(bounds.low, bias, -1), add_channel_bias(bounds.high, bias, -1)
-        )
-    return partial_leak(system, solution, shared.values[x], _value_range(graph, x), bounds)
+        bounds = bounds.without_bias(weights.get(node.parameter("bias") or ""))
+    return partial_leak(system, solution, shared.values[x], value_range(graph, x), bounds)
 
 
-def _with_partial(judged: Confirmation, partial: PartialLeak) -> Confirmation:
+def with_partial(judged: Confirmation, partial: PartialLeak) -> Confirmation:
     """The picture that uses everything known is the headline, the others stand with it."""
     return replace(
         judged,
@@ -192,7 +221,7 @@ def _with_partial(judged: Confirmation, partial: PartialLeak) -> Confirmation:
     )
 
 
-def _value_range(graph: Graph, tensor: str) -> Range | None:
+def value_range(graph: Graph, tensor: str) -> Range | None:
     """Between which ends the values of an activation lie, None where the graph does not tell."""
     if tensor in graph.inputs:
         return 0.0, 1.0  # it is a picture

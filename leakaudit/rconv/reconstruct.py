@@ -7,7 +7,7 @@ loss. It never receives the input, an activation or the label.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from leakaudit.leakpath.derivations.linear import ValueFromLoss
 from leakaudit.leakpath.facts import Derivation, Kind, Quality, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.rconv.loss import HeadSolution, solve_head
-from leakaudit.rconv.replay import replay
+from leakaudit.rconv.partial.open_layer import OpenLayer, open_layers
+from leakaudit.rconv.replay import walk
 from leakaudit.rconv.simulate import simulate_gradients
 from leakaudit.rconv.solvers.interface import Solution
 from leakaudit.rconv.solvers.select import DEFAULT_MEMORY
@@ -37,6 +38,7 @@ class Reconstruction:
         mismatch: Relative difference between the observed gradients and those that the recovered
             input gives (for paths that reach the input), else None.
         attempts: Everything that was tried, in words.
+        open_layers: Convolutions whose equations are known and leave their input open.
     """
 
     target: str | None
@@ -45,6 +47,7 @@ class Reconstruction:
     broken: PathBroken | None
     mismatch: float | None
     attempts: tuple[str, ...]
+    open_layers: Mapping[str, OpenLayer] = field(default_factory=dict)
 
 
 def reconstruct(
@@ -83,24 +86,20 @@ def reconstruct(
 
     side_paths = _side_paths(path)
     heads: list[HeadSolution | None] = list(_heads(path, exact, observed)) or [None]
-    tried: list[tuple[tuple[float, float], Reconstruction]] = []
+    tried: list[tuple[tuple[float, float], Reconstruction, State]] = []
     for number, head in enumerate(heads, start=1):
         state = State(graph, exact, observed, precision, loss, head, memory)
-        broken = _walk(path.steps, state)
+        broken = walk(path.steps, state)
         for steps in side_paths:
             # What breaks off beside the path takes nothing away from it.
-            _walk(steps, state)
-        tried.append(_judge(path, state, broken, f"scale {number} of {len(heads)}"))
-    best = min(tried, key=lambda entry: entry[0])[1]
-    if len(heads) == 1:
-        return best
-    return Reconstruction(
-        best.target,
-        best.values,
-        best.solutions,
-        best.broken,
-        best.mismatch,
-        tuple(attempt for _, result in tried for attempt in result.attempts),
+            walk(steps, state)
+        name = f"scale {number} of {len(heads)}"
+        tried.append((*_judge(path, state, broken, name), state))
+    _, best, state = min(tried, key=lambda entry: entry[0])
+    return replace(
+        best,
+        attempts=tuple(attempt for _, result, _ in tried for attempt in result.attempts),
+        open_layers=open_layers(path, state),
     )
 
 
@@ -145,17 +144,6 @@ def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
         and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
     )
     return [derivation_tree(known, fact) for fact in facts if fact not in on_the_way]
-
-
-def _walk(steps: tuple[Derivation, ...], state: State) -> PathBroken | None:
-    for step in steps:
-        if step.conclusion in state.known and step.quality is Quality.EXACT:
-            continue
-        try:
-            state.known[step.conclusion] = replay(step, state)
-        except PathBroken as broken:
-            return broken
-    return None
 
 
 def _judge(

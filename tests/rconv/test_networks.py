@@ -331,7 +331,7 @@ def test_an_underdetermined_layer_is_never_confirmed() -> None:
     outcome = confirmed(model, (1, 3, 8, 8))
     layer = outcome.layers["0"]
     assert layer.status is Status.NOT_REPRODUCED
-    assert layer.scope is Scope.LOCAL
+    assert layer.scope is Scope.END_TO_END
     assert layer.rank is not None
     assert layer.unknowns == 192
     assert layer.rank < 192

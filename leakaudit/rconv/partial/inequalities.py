@@ -15,7 +15,7 @@ from torch import Tensor
 
 from leakaudit.graph import Graph, Node
 from leakaudit.graph.operators import Activation, BatchNorm, HardSigmoid, Identity
-from leakaudit.rconv.execute import execute
+from leakaudit.rconv.execute import add_channel_bias, execute
 from leakaudit.rconv.relu import flat_ends
 
 
@@ -36,6 +36,12 @@ class Inequalities:
         """How many outputs they speak of."""
         return int((torch.isfinite(self.low) | torch.isfinite(self.high)).sum())
 
+    def without_bias(self, bias: Tensor | None) -> Inequalities:
+        """The same on o - b."""
+        return Inequalities(
+            add_channel_bias(self.low, bias, -1), add_channel_bias(self.high, bias, -1)
+        )
+
 
 def flat_output_inequalities(
     graph: Graph, node: Node, weights: Mapping[str, Tensor], values: Mapping[str, Tensor]
@@ -51,21 +57,22 @@ def flat_output_inequalities(
         values: Activations by name, float64; only the activation's output is read.
 
     Returns:
-        None where the activation is flat nowhere, or something else stands behind the layer.
+        None where the activation is flat nowhere, its output is not among the values, or something
+        else stands behind the layer.
     """
     tensor = node.outputs[0]
     shape = graph.tensors[tensor].shape
-    like = values[tensor]
+    device = weights[node.parameter("weight") or ""].device
     # What the activation reads is slope · o + offset.
-    slope, offset = torch.ones_like(like), torch.zeros_like(like)
+    slope = torch.ones(shape, dtype=torch.float64, device=device)
+    offset = torch.zeros_like(slope)
     while len(graph.uses[tensor]) == 1:
         reader = graph.uses[tensor][0].node
         op = reader.op
         if isinstance(op, Activation) and not isinstance(op, Identity):
             ends = flat_ends(op)
-            if ends is None:
-                return None
-            return _bounds(op, ends, values[reader.outputs[0]], slope, offset)
+            y = values.get(reader.outputs[0])
+            return None if ends is None or y is None else _bounds(op, ends, y, slope, offset)
         if isinstance(op, BatchNorm):
             parameters = {role: weights[name] for role, name in reader.parameters}
             (at_offset,) = execute(op, [offset], parameters, graph, reader)

@@ -1,5 +1,5 @@
 """Replay the steps of a leak path with numbers, one file per operator family."""
 
-from leakaudit.rconv.replay.registry import REPLAYS, replay
+from leakaudit.rconv.replay.registry import REPLAYS, replay, walk
 
-__all__ = ["REPLAYS", "replay"]
+__all__ = ["REPLAYS", "replay", "walk"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import singledispatch
 from typing import Any
 
@@ -34,7 +34,7 @@ from leakaudit.leakpath.derivations import (
 from leakaudit.leakpath.derivations import (
     selection as selections,
 )
-from leakaudit.leakpath.facts import Derivation
+from leakaudit.leakpath.facts import Derivation, Quality
 from leakaudit.rconv.replay import (
     activation,
     arithmetic,
@@ -44,7 +44,7 @@ from leakaudit.rconv.replay import (
     linear,
     rearrange,
 )
-from leakaudit.rconv.state import Known, State
+from leakaudit.rconv.state import Known, PathBroken, State
 
 
 @singledispatch
@@ -92,3 +92,15 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
 }
 for derivation, function in REPLAYS.items():
     replay.register(derivation, function)
+
+
+def walk(steps: Iterable[Derivation], state: State) -> PathBroken | None:
+    """Replay steps, premises before conclusions, into the state; returns where they broke off."""
+    for step in steps:
+        if step.conclusion in state.known and step.quality is Quality.EXACT:
+            continue
+        try:
+            state.known[step.conclusion] = replay(step, state)
+        except PathBroken as broken:
+            return broken
+    return None

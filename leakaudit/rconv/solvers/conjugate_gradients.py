@@ -36,7 +36,7 @@ GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2
 _KEPT = 3  # search directions kept at either end for estimates of the singular values
-_STEPS = 3  # of the power iterations
+_STEPS = 4  # of Lanczos
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +84,29 @@ class Spectrum:
         """Largest and smallest singular value; the true ones lie outside, or are equal."""
         if self._range is None:
             return 0.0, 0.0
-        largest, smallest = ritz_values([*self._first, *self._last])
+        values, _ = ritz([*self._first, *self._last])
+        largest, smallest = (max(float(values[i]), 0.0) ** 0.5 for i in (-1, 0))
         low, high = (max(float(quotient), 0.0) ** 0.5 for quotient in self._range)
         return max(largest, high), min(smallest, low)
 
 
-def ritz_values(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Extreme singular values of S on the span of some directions p, given with SᵀS p."""
-    gram = _products([p for p, _ in seen], [p for p, _ in seen])
-    projected = _products([p for p, _ in seen], [q for _, q in seen])
-    # An orthonormal basis of the span; directions nearly dependent on others add only rounding.
+def ritz(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric map H on the span of some vectors.
+
+    Args:
+        seen: m vectors v of unit length, given with H v.
+
+    Returns:
+        The Ritz values (r,), rising, and the shares (m, r) that the v have in their vectors.
+    """
+    gram = _products([v for v, _ in seen], [v for v, _ in seen])
+    projected = _products([v for v, _ in seen], [image for _, image in seen])
+    # An orthonormal basis of the span; vectors nearly dependent on others add only rounding.
     values, vectors = torch.linalg.eigh(gram)
     keep = values > 1e-6 * values[-1]
     basis = vectors[:, keep] / values[keep].sqrt()
-    ritz = torch.linalg.eigvalsh(basis.T @ ((projected + projected.T) / 2) @ basis)
-    return max(float(ritz[-1]), 0.0) ** 0.5, max(float(ritz[0]), 0.0) ** 0.5
+    found, shares = torch.linalg.eigh(basis.T @ ((projected + projected.T) / 2) @ basis)
+    return found, basis @ shares
 
 
 def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -145,8 +153,8 @@ def _stacked(vectors: list[Tensor]) -> Tensor:
     return vectors[0][None] if len(vectors) == 1 else torch.stack(vectors)
 
 
-def power_extremes(operator: NormalOperator) -> Process[tuple[float, float]]:
-    """Extreme singular values of S by a few power iterations with SᵀS and with its inverse.
+def extremes(operator: NormalOperator) -> Process[tuple[float, float]]:
+    """Extreme singular values of S, by a few steps of Lanczos with SᵀS and with its inverse.
 
     Args:
         operator: The equations. The preconditioner has to be a good approximation of (SᵀS)⁻¹.
@@ -156,16 +164,23 @@ def power_extremes(operator: NormalOperator) -> Process[tuple[float, float]]:
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
-    v = u = start.to(operator.device) * (operator.diagonal > 0)  # what nothing reads has no part
-    largest = u.norm()
+    start = start.to(operator.device) * (operator.diagonal > 0)  # what nothing reads has no part
+    v = u = start / start.norm()
+    inverted, applied = [], []
     for _ in range(_STEPS):
-        v = yield v
-        v = v / v.norm()
-    for _ in range(_STEPS):
-        u = operator.apply(u / u.norm())
-        largest = u.norm()
-    smallest = torch.sum(v * operator.apply(v)).clamp_min(0)
-    return float(largest.sqrt()), float(smallest.sqrt())
+        image = yield v
+        inverted.append((v, image))
+        v = image / image.norm()
+    for _ in range(_STEPS - 1):
+        applied.append((u, operator.apply(u)))
+        u = applied[-1][1] / applied[-1][1].norm()
+    largest = ritz(applied)[0][-1]
+    # The direction that the preconditioner magnifies most, preconditioned once more: a small part
+    # of others would count with their large singular values. What S does to it, S itself says.
+    shares = ritz(inverted)[1][:, -1].tolist()
+    v = torch.stack([a * image for a, (_, image) in zip(shares, inverted, strict=True)]).sum(dim=0)
+    smallest = torch.sum(v * operator.apply(v)) / v.square().sum()
+    return float(largest.clamp_min(0).sqrt()), float(smallest.clamp_min(0).sqrt())
 
 
 def least_squares(

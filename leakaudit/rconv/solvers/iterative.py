@@ -21,9 +21,9 @@ from leakaudit.rconv.solvers.conjugate_gradients import (
     Process,
     Spectrum,
     drive,
+    extremes,
     least_squares,
     minimise,
-    power_extremes,
     run,
 )
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution
@@ -67,13 +67,13 @@ def solve_factored(system: LayerSystem, reason: str, factor: Factor) -> Solution
     """
     operator = NormalOperator(system)
     inverse = factor(system, operator)
-    # What is left of the random point is not asked for its singular values: those of the power
-    # iterations are better.
+    # What is left of the random point is not asked for its singular values: those found by Lanczos
+    # are better.
     end, full, (largest, smallest) = drive(
         inverse,
         minimise(operator, ITERATION_LIMIT, NEGLIGIBLE * system.precision),
         no_null_space(operator, None),
-        power_extremes(operator),
+        extremes(operator),
     )
     if not (end.converged and full) or smallest <= max(RESOLVED, system.precision) * largest:
         return None
