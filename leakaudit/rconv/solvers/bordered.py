@@ -79,7 +79,7 @@ def _core(V: Tensor) -> Tensor:
     In float64: where V is large, 1 - v² / (1 + v²) cancels.
     """
     rows = V.shape[0]
-    core = torch.zeros((rows, rows), dtype=torch.float64, device=V.device)
+    core = torch.empty((rows, rows), dtype=torch.float64, device=V.device)
     for start in range(0, rows, _STRIP):
         end = min(start + _STRIP, rows)  # below the diagonal alone: Cholesky reads no more
         core[start:, start:end] = rows_times(V[start:], V[start:end])

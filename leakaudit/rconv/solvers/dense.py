@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Multiplications above which a pointwise convolution pays for handing over its operands.
-_LARGE = 1 << 25
+_LARGE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
