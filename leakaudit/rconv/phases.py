@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -44,6 +45,7 @@ class AxisPhase:
         return (self.reads, self.columns, self.read)
 
 
+@lru_cache(maxsize=1024)
 def axis_phases(axis: Axis) -> tuple[AxisPhase, ...]:
     """Split the taps of an axis by stride phase; phases that read nothing are left out."""
     groups: dict[int, list[int]] = {}

@@ -67,26 +67,24 @@ class Bordered:
         extended = F.pad(rows, (0, 1))
         u = self._base.forward(extended[:, self._base.unknowns])
         if self._V is not None:
-            shares = cholesky_solve((u @ self._V.T).T.double(), self._core)
-            u -= shares.T.float() @ self._V
+            u -= cholesky_solve((u @ self._V.T).T, self._core).T @ self._V
         extended[:, self._base.unknowns] = self._base.backward(u)
         return (extended[:, :-1].double() * size).reshape(y.shape)
 
 
 def _core(V: Tensor) -> Tensor:
-    """The Cholesky factor of I + V Vᵀ.
-
-    In float64: where V is large, 1 - v² / (1 + v²) cancels.
-    """
+    """The Cholesky factor of I + V Vᵀ."""
     rows = V.shape[0]
-    core = torch.empty((rows, rows), dtype=torch.float64, device=V.device)
+    core = torch.empty((rows, rows), dtype=V.dtype, device=V.device)
     for start in range(0, rows, _STRIP):
         end = min(start + _STRIP, rows)  # below the diagonal alone: Cholesky reads no more
         core[start:, start:end] = rows_times(V[start:], V[start:end])
     core.diagonal().add_(1)
-    # Over its own memory: fresh pages cost about as much as the factorisation.
-    torch.linalg.cholesky(core, out=core)
-    return core
+    factor: Tensor
+    factor, info = torch.linalg.cholesky_ex(core)
+    if int(info):  # rounding of large products has made it indefinite
+        factor = torch.linalg.cholesky(core.double()).to(V.dtype)
+    return factor
 
 
 class BorderedBand(Bordered):

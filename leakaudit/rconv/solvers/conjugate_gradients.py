@@ -218,7 +218,12 @@ def minimise(
     iterations = 0
     converged = False
     while not converged and iterations < limit:
-        step, done = yield from run(operator, misfit.gradient, limit - iterations, spectrum)
+        # Where the equations agree, no further than to rounding.
+        left = RESIDUAL_TOLERANCE * misfit.rhs / misfit.residual if misfit.residual else 1.0
+        tolerance = max(RUN_TOLERANCE, left / 4)
+        step, done = yield from run(
+            operator, misfit.gradient, limit - iterations, spectrum, tolerance
+        )
         iterations += done
         tried = operator.misfit(x + step)
         after = float(tried.gradient.norm())
