@@ -22,6 +22,7 @@ from leakaudit.rconv.solvers.dense_factor import DenseFactor  # noqa: E402
 from leakaudit.rconv.solvers.interface import LayerSystem, Solution  # noqa: E402
 from leakaudit.rconv.solvers.iterative import solve_factored, solve_matrix_free  # noqa: E402
 from leakaudit.rconv.solvers.normal_operator import NormalOperator  # noqa: E402
+from leakaudit.rconv.solvers.select import Method, choose  # noqa: E402
 from leakaudit.rconv.solvers.solve import solve_layer  # noqa: E402
 
 SUITE = settings(max_examples=50, deadline=None, derandomize=True)
@@ -337,6 +338,23 @@ def test_a_float32_factor_claims_full_rank_only_where_it_is_full(
         assert solution.singular_values is not None
         largest, smallest = solution.singular_values
         assert solution.condition == pytest.approx(largest / smallest)
+
+
+@pytest.mark.parametrize("factor", [BorderedBand, BorderedPhases, DenseFactor])
+def test_a_float32_factor_of_zeros_claims_nothing(factor: Any) -> None:
+    system = problem(layer((5, 5), 3, padding=1, group_filters=4), 0).system
+    zero = {name: torch.zeros_like(getattr(system, name)) for name in ("w", "dw", "G", "o")}
+    assert solve_factored(replace(system, **zero), "test", factor) is None
+
+
+def test_a_matrix_that_float32_makes_indefinite_is_left_to_other_solvers(monkeypatch: Any) -> None:
+    monkeypatch.setattr("leakaudit.rconv.solvers.bordered.SHIFT", -1.0)
+    found = problem(layer((30, 30), 3, padding=1, group_filters=2), 0)
+    assert choose(found.case.geometry).method is Method.BORDERED_BAND
+    assert solve_factored(found.system, "test", BorderedBand) is None
+    solution = solve_layer(found.system)
+    assert "left the rank open" in solution.reason
+    assert (solution.x - found.x).abs().max() < 1e-8
 
 
 def check_full_rank_claim(found: Problem, solution: Solution) -> None:

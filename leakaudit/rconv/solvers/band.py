@@ -100,7 +100,8 @@ class BandBase:
         shape = system.convolution.input_shape
         numbers = torch.arange(prod(shape)).view(shape).transpose(1, 2).flatten(2)
         missing = self._band.blocks * self._band.rows - shape[2]
-        self.unknowns = F.pad(numbers, (0, 0, 0, missing), value=prod(shape)).flatten()
+        unknowns = F.pad(numbers, (0, 0, 0, missing), value=prod(shape)).flatten()
+        self.unknowns = unknowns.to(factor.device)
 
     def border(self) -> Tensor | None:
         """A (|A|, R), its rows by input channel, filter of the group and tap."""

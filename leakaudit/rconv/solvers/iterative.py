@@ -66,7 +66,12 @@ def solve_factored(system: LayerSystem, reason: str, factor: Factor) -> Solution
         None where full rank could not be shown: another solver may tell more.
     """
     operator = NormalOperator(system)
-    inverse = factor(system, operator)
+    if not bool((operator.diagonal > 0).any()):
+        return None  # every coefficient is 0: nothing to factor
+    try:
+        inverse = factor(system, operator)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # its stub does not export it
+        return None  # rounding to float32 has made the matrix indefinite
     # What is left of the random point is not asked for its singular values: those found by Lanczos
     # are better.
     end, full, (largest, smallest) = drive(
@@ -75,7 +80,8 @@ def solve_factored(system: LayerSystem, reason: str, factor: Factor) -> Solution
         no_null_space(operator, None),
         extremes(operator),
     )
-    if not (end.converged and full) or smallest <= max(RESOLVED, system.precision) * largest:
+    resolved = smallest > max(RESOLVED, system.precision) * largest
+    if not (end.converged and full and resolved):
         return None
     name = f"conjugate gradients, {factor.NAME}"
     solution = _solution(operator, end, name, reason, full_rank=True)

@@ -76,7 +76,7 @@ class PhaseBase:
                 self._inverses.append(torch.linalg.solve_triangular(L, identity, upper=False))
                 unknowns.append(numbers[group][:, phase.pixels].flatten())
         self._channels = numbers.shape[1]
-        self.unknowns = torch.cat(unknowns)
+        self.unknowns = torch.cat(unknowns).to(G.device)
 
     def border(self) -> Tensor | None:
         """B without the outputs that are not known (known, R), float32."""
