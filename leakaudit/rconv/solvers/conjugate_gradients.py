@@ -218,9 +218,9 @@ def minimise(
     iterations = 0
     converged = False
     while not converged and iterations < limit:
-        # Where the equations agree, no further than to rounding.
+        # No further than asked for; where the equations agree, no further than to rounding.
         left = RESIDUAL_TOLERANCE * misfit.rhs / misfit.residual if misfit.residual else 1.0
-        tolerance = max(RUN_TOLERANCE, left / 4)
+        tolerance = max(RUN_TOLERANCE, left / 4, enough * start / slope / 4)
         step, done = yield from run(
             operator, misfit.gradient, limit - iterations, spectrum, tolerance
         )

@@ -37,8 +37,9 @@ ITERATION_LIMIT = 1500
 # number, however many unknowns there are. Below this in total, one such direction is missed with a
 # probability of 0.8 %, and d of them with the d-th power of that.
 NULL_PART = 1e-2
-# An error of this share of the gradients' own rounding need not be reduced.
-NEGLIGIBLE = 0.1
+# An error of this share of the gradients' own rounding need not be reduced: it shows in no figure
+# that is reported, so that these do not depend on how many threads added up.
+NEGLIGIBLE = 1e-6
 # How far each of its runs shrinks the gradient of the misfit: far enough wherever the condition
 # number is below 1e4, and a further run follows where it is not.
 ROUGH = 1e-6
