@@ -21,20 +21,20 @@ from leakaudit.graph.operators import (
 )
 from leakaudit.leakpath.derivations.arithmetic import BranchValue
 from leakaudit.leakpath.derivations.general import AddedParameterGradient, AffineGradient
-from leakaudit.leakpath.facts import Derivation, Kind, gradient
+from leakaudit.leakpath.facts import Derivation, Kind
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
 def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> LayerReport:
     """Count one layer with weights, `counting` being `exact` or `slides`."""
-    rank = path.knowledge.rank(gradient(node.outputs[0]))
+    rank = path.knowledge.rank(node)
     counts = count(graph, node, counting, rank)
     notes = []
     if rank is not None:
         notes.append(
-            "averaging above sends many positions the same gradient: its rank over positions is "
-            f"at most {rank}"
+            "what stands above (averages, selections, narrow layers) limits the gradient of its "
+            f"output: its rank over positions is at most {rank}"
         )
     if counts.unread:
         notes.append(f"{counts.unread} unknowns are read by no tap and cannot be recovered")

@@ -69,8 +69,6 @@ class Derivation:
         conclusion: What is then known, as well as `quality` says.
         premises: What must be known for it.
         counts: Equations and unknowns of the system it solves, where it solves one.
-        rank: Upper bound on the rank of a gradient over the positions of its tensor (channels x
-            positions), where something limits it; None: nothing does.
     """
 
     node: str
@@ -78,7 +76,6 @@ class Derivation:
     premises: tuple[Fact, ...] = ()
     quality: Quality = Quality.EXACT
     counts: Mapping[str, int] = field(default_factory=dict)
-    rank: int | None = None
 
     kind: ClassVar[str] = ""
     text: ClassVar[str] = ""

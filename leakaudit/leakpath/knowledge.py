@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from leakaudit.graph import Graph, Node
+from leakaudit.graph.operators import Conv
 from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality, gradient, value
+from leakaudit.leakpath.spread import Spread, spreads
 
 
 @dataclass(slots=True)
@@ -17,12 +21,18 @@ class Knowledge:
         loss: `cross-entropy`, `bce` or `mse`; the threat model lets the attacker know it.
         history: Per fact the derivations that gave it, each better than the one before, with the
             number of the step at which it was found.
+        spreads: Per tensor what limits the rank of its gradient over positions.
     """
 
     graph: Graph
     loss: str
     history: dict[Fact, list[tuple[int, Derivation]]] = field(default_factory=dict)
     found: int = 0
+    spreads: Mapping[str, Spread] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Bound every gradient; that needs no fact."""
+        self.spreads = spreads(self.graph)
 
     def quality(self, fact: Fact) -> Quality | None:
         """How well a fact is known; None where it is not."""
@@ -37,10 +47,17 @@ class Knowledge:
         """
         return next(entry for entry in reversed(self.history[fact]) if entry[0] < before)
 
-    def rank(self, fact: Fact) -> int | None:
-        """What limits the rank of a known gradient over positions; None: nothing."""
-        history = self.history.get(fact)
-        return history[-1][1].rank if history else None
+    def rank(self, node: Node) -> int | None:
+        """What limits the rank of dl/dz over positions at a layer's output z; None: only its size.
+
+        The matrix is channels x positions; a convolution has its channels on axis 1, a dense layer
+        on the last.
+        """
+        (z,) = node.outputs
+        shape = self.graph.tensors[z].shape
+        axis = 1 if isinstance(node.op, Conv) else len(shape) - 1
+        rank = self.spreads[z].rank(axis)
+        return rank if rank < min(shape[axis], prod(shape) // max(1, shape[axis])) else None
 
     def exact(self, *facts: Fact) -> bool:
         """Whether all of these are known exactly."""

@@ -8,7 +8,10 @@ from math import prod
 from typing import ClassVar
 
 from leakaudit.findings import LeakPathReport, PathStep
-from leakaudit.graph import Graph
+from leakaudit.graph import Graph, Node
+from leakaudit.leakpath.derivations import convolution
+from leakaudit.leakpath.derivations.convolution import ConvolutionValue
+from leakaudit.leakpath.derivations.linear import ValueFromOutput
 from leakaudit.leakpath.derivations.registry import derive
 from leakaudit.leakpath.facts import (
     QUALITY_TEXT,
@@ -48,17 +51,7 @@ class LeakPath:
 
 def find_leak_path(graph: Graph, loss: str) -> LeakPath:
     """Apply every operator's derivations until nothing new appears, then read off the path."""
-    known = Knowledge(graph, loss)
-    changed = True
-    while changed:
-        changed = False
-        # Backwards, because facts flow from the head to the input: few rounds suffice.
-        for node in reversed(graph.nodes):
-            for derivation in derive(node, known):
-                changed |= known.add(derivation)
-        for derivation in _sums(known):
-            changed |= known.add(derivation)
-
+    known = _everything(graph, loss)
     target = _target(known)
     steps = derivation_tree(known, target) if target else ()
     reaches = target is not None and target.tensor in graph.inputs and known.exact(target)
@@ -89,16 +82,64 @@ def derivation_tree(known: Knowledge, fact: Fact) -> tuple[Derivation, ...]:
     return tuple(ordered.values())
 
 
+def _everything(graph: Graph, loss: str) -> Knowledge:
+    """The fixpoint. A node is asked again where a fact about a tensor it touches is new."""
+    known = Knowledge(graph, loss)
+    touching: dict[str, list[int]] = {}
+    for position, node in enumerate(graph.nodes):
+        for tensor in (*node.inputs, *node.outputs):
+            touching.setdefault(tensor, []).append(position)
+    stale = set(range(len(graph.nodes)))
+    waiting: dict[int, list[Derivation]] = {}
+
+    def add(derivation: Derivation) -> bool:
+        new = known.add(derivation)
+        if new:
+            stale.update(touching[derivation.conclusion.tensor])
+        return new
+
+    while stale:
+        # Backwards, because facts flow from the head to the input: few rounds suffice.
+        for position in reversed(range(len(graph.nodes))):
+            if position not in stale:
+                continue
+            stale.discard(position)
+            node = graph.nodes[position]
+            waiting[position] = []
+            for derivation in derive(node, known):
+                if _could_gain(derivation, node, known):
+                    waiting[position].append(derivation)
+                else:
+                    add(derivation)
+        for derivation in _sums(known):
+            add(derivation)
+        if not stale:
+            # One at a time: what follows from it may give the next one its missing equations.
+            solves = (
+                solve for position in sorted(waiting, reverse=True) for solve in waiting[position]
+            )
+            next(filter(add, solves), None)
+    return known
+
+
+def _could_gain(derivation: Derivation, node: Node, known: Knowledge) -> bool:
+    """Whether a system of equations is solved that facts still to come could add equations to.
+
+    Such a system waits until nothing else follows. What is known by then follows without its
+    solution, so that no equation is used that was derived from the unknowns themselves.
+    """
+    if isinstance(derivation, ConvolutionValue):
+        return not convolution.complete(node, known)
+    return isinstance(derivation, ValueFromOutput)  # dl/dW gives the input with dl/dz known
+
+
 def _sums(known: Knowledge) -> Iterator[Derivation]:
     for tensor, uses in known.graph.uses.items():
         if len(uses) < 2 or tensor in known.graph.outputs:
             continue
         parts = tuple(Fact(Kind.CONTRIBUTION, tensor, u.node.name, u.index) for u in uses)
         if known.exact(*parts):
-            ranks = [known.rank(part) for part in parts]
-            limited = [rank for rank in ranks if rank is not None]
-            rank = sum(limited) if len(limited) == len(ranks) else None
-            yield SumOverUses("", gradient(tensor), parts, rank=rank)
+            yield SumOverUses("", gradient(tensor), parts)
 
 
 def _target(known: Knowledge) -> Fact | None:

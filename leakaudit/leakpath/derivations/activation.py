@@ -82,12 +82,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
     quality = known.quality(value(y))
     if known.exact(gradient(y)):
         if isinstance(op, Identity):
-            yield ActivationGradient(
-                node.name,
-                known.input_gradient_fact(node),
-                (gradient(y),),
-                rank=known.rank(gradient(y)),
-            )
+            yield ActivationGradient(node.name, known.input_gradient_fact(node), (gradient(y),))
         elif monotone(op) and (
             quality is Quality.EXACT
             # What the only reader does not read has gradient 0, whatever its value.

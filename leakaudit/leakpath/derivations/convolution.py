@@ -52,9 +52,16 @@ def available(known: Knowledge, node: Node) -> LayerBound:
         geometry_of(known.graph, node),
         observed=gradient_known,
         outputs_known=(known.quality(value(o)) or 0) >= Quality.ACTIVE,
-        gradient_rank=known.rank(gradient(o)),
+        gradient_rank=known.rank(node),
     )
     return layer_bound(layer)
+
+
+def complete(node: Node, known: Knowledge) -> bool:
+    """Whether the equations known of a convolution are all that can ever be known."""
+    (o,) = node.outputs
+    gradient_settled = known.exact(gradient(o)) or not known.observed(node.parameter("weight"))
+    return gradient_settled and known.exact(value(o))
 
 
 def derive(_op: Conv, node: Node, known: Knowledge) -> Iterator[Derivation]:
@@ -73,7 +80,12 @@ def derive(_op: Conv, node: Node, known: Knowledge) -> Iterator[Derivation]:
     if bound.read == 0 or bound.rank < bound.read:
         return
     # Gradient constraints alone need no activation to be inverted: prefer them where they suffice.
-    alone = bound.gradient_constraints > 0 and bound.gradient_rank == bound.read
+    # Where an output is not read, dl/do is 0, and they may have less rank than counted.
+    alone = (
+        bound.gradient_constraints > 0
+        and bound.gradient_rank == bound.read
+        and known.quality(value(o)) not in (Quality.READ, Quality.KEPT)
+    )
     premises = []
     if bound.gradient_constraints:
         premises.append(gradient(o))

@@ -8,16 +8,10 @@ from typing import ClassVar
 
 from leakaudit.graph import Node
 from leakaudit.graph.operators import (
-    AdaptiveAveragePool,
     Add,
-    AveragePool,
-    BatchNorm,
-    Concat,
     Embedding,
     Gather,
-    Reduce,
     Reshape,
-    Scale,
     Slice,
     Sub,
     Transpose,
@@ -107,29 +101,7 @@ def affine_gradients(node: Node, known: Knowledge, index: int) -> Iterator[Deriv
     """The gradient of input `index` of an operator that is affine in it."""
     outputs = tuple(gradient(output) for output in node.outputs)
     if known.exact(*outputs):
-        rank = _rank_below(node, known)
-        yield AffineGradient(node.name, known.input_gradient_fact(node, index), outputs, rank=rank)
-
-
-def _rank_below(node: Node, known: Knowledge) -> int | None:
-    """What limits the rank over positions of the gradient that an affine operator passes back."""
-    y = node.outputs[0]
-    rank = known.rank(gradient(y))
-    match node.op:
-        case AdaptiveAveragePool() | AveragePool() | Reduce():
-            # One number per window and channel, spread over the window.
-            spatial = known.graph.tensors[node.inputs[0]].shape[2:]
-            if isinstance(node.op, Reduce):
-                if len(spatial) == 0 or not set(range(2, 2 + len(spatial))) <= set(node.op.axes):
-                    return None
-                windows = 1
-            else:
-                windows = prod(known.graph.tensors[y].shape[2:])
-            return windows if rank is None else min(rank, windows)
-        case Add() | Sub() | Scale() | BatchNorm() | Concat():
-            return rank
-        case _:
-            return None
+        yield AffineGradient(node.name, known.input_gradient_fact(node, index), outputs)
 
 
 def _from_parameters(node: Node, known: Knowledge) -> Iterator[Derivation]:
@@ -146,9 +118,7 @@ def _from_parameters(node: Node, known: Knowledge) -> Iterator[Derivation]:
                 if size(known, node.inputs[i]) == size(known, output):
                     fact = known.input_gradient_fact(node, i)
                     if known.exact(fact):
-                        yield OperandGradient(
-                            node.name, gradient(output), (fact,), rank=known.rank(fact)
-                        )
+                        yield OperandGradient(node.name, gradient(output), (fact,))
         case Reshape() | Transpose() | Slice():
             if known.observed(node.inputs[0]):
                 yield SelectedParameterGradient(node.name, gradient(output))

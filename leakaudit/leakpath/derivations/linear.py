@@ -66,6 +66,13 @@ def positions(known: Knowledge, node: Node) -> int:
     return prod(known.graph.tensors[node.inputs[0]].shape[:-1])
 
 
+def rank(known: Knowledge, node: Node) -> int:
+    """Bound on the rank of dl/dz as a matrix, rows x outputs."""
+    outputs = known.graph.tensors[node.outputs[0]].shape[-1]
+    limit = known.rank(node)
+    return min(positions(known, node), outputs) if limit is None else limit
+
+
 def solves_loss(known: Knowledge, node: Node) -> bool:
     """Whether the loss gives the scale: the layer is the head, and the targets are labels."""
     return (
@@ -91,7 +98,7 @@ def derive(op: Linear, node: Node, known: Knowledge) -> Iterator[Derivation]:
             yield GradientFromLoss(node.name, gradient(z))
         else:
             yield ValueUpToScale(node.name, value(x), quality=Quality.SCALED)
-    if weight_observed and known.exact(gradient(z)) and rows <= op.out_features:
+    if weight_observed and known.exact(gradient(z)) and rank(known, node) >= rows:
         counts = {
             "unknowns": rows * op.in_features,
             "gradient_constraints": op.in_features * op.out_features,
@@ -115,6 +122,11 @@ def stop(op: Linear, node: Node, known: Knowledge) -> str | None:
     if not known.observed(node.parameter("weight")):
         shared = known.graph.parameter_uses.get(node.parameter("weight") or "", 0) > 1
         return "its weight is shared" if shared else "its weight is frozen: no gradient is sent"
+    if rows > 1 and known.exact(gradient(node.outputs[0])):
+        return (
+            f"dl/dW = Gᵀ x has at most rank {rank(known, node)} for its {rows} examples or tokens: "
+            "the gradient of its output does not separate them"
+        )
     if rows > 1:
         return (
             f"its gradients are summed over {rows} examples or tokens: one bias gradient does not "

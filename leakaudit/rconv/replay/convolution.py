@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from leakaudit.leakpath.derivations import convolution
+from leakaudit.graph import Node
+from leakaudit.graph.operators import Activation
+from leakaudit.leakpath.derivations import activation, convolution
 from leakaudit.leakpath.facts import Kind, Quality, gradient, value
 from leakaudit.rconv.layer import convolution_of, layer_system, read_pixels
-from leakaudit.rconv.solvers.solve import solve_layer
+from leakaudit.rconv.replay.activation import pre_activation
+from leakaudit.rconv.solvers.interface import LayerSystem, Solution
+from leakaudit.rconv.solvers.solve import ILL_CONDITIONED, solve_layer
 from leakaudit.rconv.state import Known, PathBroken, State
 
 # Rounding leaves residuals far below this; a wrong scale or sign of the head leaves most of the
@@ -30,19 +34,18 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
     node = state.graph.node(step.node)
     premises = {premise.kind for premise in step.premises}
     (o,) = node.outputs
-    system = layer_system(
-        state.graph,
-        node,
-        state.weights,
-        state.gradients if Kind.GRADIENT in premises else {},
-        G=state.known[gradient(o)].tensor if Kind.GRADIENT in premises else None,
-        # Coarse gradients are worth the output as well, where deciding its sides has shown it.
-        o=state.known[value(o)] if Kind.VALUE in premises else state.outputs.get(o),
-        precision=state.precision,
-    )
+    # Coarse gradients are worth the output as well, where deciding its sides has shown it.
+    output = state.known[value(o)] if Kind.VALUE in premises else state.outputs.get(o)
+    system = _system(node, state, output, with_gradient=Kind.GRADIENT in premises)
     solution = solve_layer(system, state.memory)
-    state.solutions[step.node] = solution
     read = solution.unknowns - step.counts.get("unread", 0)
+    if output is None and _falls_short(solution, read):
+        # Counting takes every dl/do for generic; many that are 0 fix less. The output may be had.
+        output = _output(o, state)
+        if output is not None:
+            system = _system(node, state, output, with_gradient=True)
+            solution = solve_layer(system, state.memory)
+    state.solutions[step.node] = solution
     if solution.rank is not None and solution.rank < read:
         why = ""
         if system.dw is not None and not bool(system.dw.any()):
@@ -63,6 +66,39 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
     relative = max(ROUNDING * EPSILON, state.precision, solution.residual)
     relative *= solution.condition or 1e4
     return Known(solution.x, mask, relative * float(solution.x.abs().max()))
+
+
+def _system(node: Node, state: State, output: Known | None, *, with_gradient: bool) -> LayerSystem:
+    G = state.known[gradient(node.outputs[0])].tensor if with_gradient else None
+    return layer_system(
+        state.graph,
+        node,
+        state.weights,
+        state.gradients if with_gradient else {},
+        G=G,
+        o=output,
+        precision=state.precision,
+    )
+
+
+def _falls_short(solution: Solution, read: int) -> bool:
+    """Whether the gradient constraints alone leave unknowns open, or fix them badly."""
+    if solution.rank is not None and solution.rank < read:
+        return True
+    return (solution.condition or 1.0) > ILL_CONDITIONED
+
+
+def _output(o: str, state: State) -> Known | None:
+    """A layer's output that no step had to compute: known by now, or one activation away."""
+    if value(o) in state.known:
+        return state.known[value(o)]
+    for use in state.graph.uses[o]:
+        y, op = value(use.node.outputs[0]), use.node.op
+        if isinstance(op, Activation) and activation.monotone(op) and y in state.known:
+            return pre_activation(
+                activation.ActivationInverse(use.node.name, value(o), (y,)), state
+            )
+    return None
 
 
 def bias_gradient(step: convolution.BiasGradient, state: State) -> Known:
