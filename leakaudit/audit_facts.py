@@ -21,7 +21,7 @@ from leakaudit.graph.operators import (
 )
 from leakaudit.leakpath.derivations.arithmetic import BranchValue
 from leakaudit.leakpath.derivations.general import AddedParameterGradient, AffineGradient
-from leakaudit.leakpath.facts import Derivation, Kind
+from leakaudit.leakpath.facts import QUALITY_TEXT, Derivation, Kind, Quality, value
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
@@ -41,6 +41,8 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
     weight = node.parameter("weight") or ""
     if graph.parameter_uses[weight] > 1:
         notes.append("the weight is shared with another layer: its gradient is a sum")
+    if _shared_bias(graph, node):
+        notes.append("the bias is shared with another layer: its gradient is a sum")
     if not graph.parameters[weight].trainable:
         notes.append("the weight is frozen: it sends no gradient")
     return LayerReport(
@@ -54,6 +56,11 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
         verdict=verdict(counts, counting),
         note="; ".join(notes),
     )
+
+
+def _shared_bias(graph: Graph, node: Node) -> bool:
+    bias = node.parameter("bias")
+    return bias is not None and graph.parameter_uses[bias] > 1
 
 
 def _hyperparameters(graph: Graph, node: Node) -> dict[str, object]:
@@ -111,7 +118,9 @@ def layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) ->
             "trainable": geometry.observed,
             "bias_trainable": bias is not None and graph.parameters[bias].trainable,
             "weight_shared": graph.parameter_uses[weight] > 1,
+            "bias_shared": _shared_bias(graph, node),
             "path_reaches": node.inputs[0] in _reached(path),
+            "input_exact": path.knowledge.exact(value(node.inputs[0])),
             "reads_input": _moved_from(graph, node.inputs[0]) in graph.inputs,
         },
     )
@@ -156,6 +165,14 @@ def _reached(path: LeakPath) -> set[str]:
     return {fact.tensor for fact in path.knowledge.history if fact.kind is Kind.VALUE}
 
 
+def _how_known(path: LeakPath) -> str:
+    """How well the furthest tensor is known, in words; empty where nothing is reached."""
+    quality = path.knowledge.quality(path.target) if path.target else None
+    if quality is None:
+        return ""
+    return "up to one unknown factor" if quality is Quality.SCALED else QUALITY_TEXT[quality]
+
+
 def model_facts(
     graph: Graph, layers: Sequence[LayerReport], unsupported: Sequence[Node], path: LeakPath
 ) -> ModelFacts:
@@ -187,8 +204,8 @@ def model_facts(
             "input": path.target.tensor
             if report.reaches_input and path.target
             else ", ".join(graph.inputs),
-            "furthest": (report.furthest or "")
-            + (", where it is read," if report.furthest in graph.inputs else ""),
+            "furthest": report.furthest or "",
+            "furthest_known": _how_known(path),
             "unsupported_names": ", ".join(
                 dict.fromkeys(operator_kind(node) for node in unsupported)
             ),

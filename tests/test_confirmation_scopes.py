@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from leakaudit.audit import AuditOptions, audit
-from leakaudit.findings import Finding, ModelReport, Scope, Status
-from leakaudit.rconv.confirm import ConfirmOptions
+from leakaudit.findings import Finding, ModelReport, Scope, Severity, Status
+from leakaudit.frontends import registry
+from leakaudit.frontends.interface import LoadOptions
+from leakaudit.leakpath.path import find_leak_path
+from leakaudit.rconv.confirm import ConfirmOptions, confirm
 from leakaudit.rules import load_rules
 
 
@@ -97,3 +101,90 @@ def test_a_dead_layer_is_not_reproduced(tmp_path: Path) -> None:
     assert evidence is not None
     assert evidence.status is Status.NOT_REPRODUCED
     assert "rank" in evidence.reason
+
+
+def two_dense_layers(shared_bias: bool) -> nn.Sequential:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(20, 30), nn.GELU(), nn.Linear(30, 30), nn.GELU(), nn.Linear(30, 3, bias=False)
+    )
+    if shared_bias:
+        module[2].bias = module[0].bias
+    return module
+
+
+def test_the_gradient_of_a_shared_bias_divides_into_no_input(tmp_path: Path) -> None:
+    module = two_dense_layers(shared_bias=True)
+    module(torch.rand(1, 20)).square().sum().backward()
+    bias, weight = module[0].bias, module[0].weight
+    assert bias is not None
+    assert bias.grad is not None
+    assert weight.grad is not None
+    rows = weight.grad / bias.grad[:, None]
+    assert float((rows - rows[0]).abs().max()) > 0.1, "rows of one input would be equal"
+
+    report = report_of(module, (1, 20), tmp_path)
+    assert not [f for f in report.findings if f.rule == "LA003"]
+    assert "the bias is shared" in report.layers[0].note
+    first = finding(report, "LA011", "0")
+    assert first.severity is Severity.HIGH
+    assert "up to one unknown factor" in first.downgraded_because
+    assert first.confirmation is not None
+    assert "up to one factor" in first.confirmation.reason
+    own = report_of(two_dense_layers(shared_bias=False), (1, 20), tmp_path)
+    assert {f.layer for f in own.findings if f.rule == "LA003"} == {"0", "2"}
+    assert finding(own, "LA011", "0").severity is Severity.CRITICAL
+
+
+class Adapted(nn.Module):
+    """A frozen layer with a low-rank adapter beside it, which has no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.frozen = nn.Linear(20, 30).requires_grad_(False)
+        self.down = nn.Linear(20, 4, bias=False)
+        self.up = nn.Linear(4, 30, bias=False)
+        self.head = nn.Linear(30, 3).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.frozen(x) + self.up(self.down(x))))
+
+
+def test_a_record_known_up_to_a_factor_is_judged_up_to_it(tmp_path: Path) -> None:
+    report = report_of(Adapted(), (1, 20), tmp_path)
+    # The frozen layer reads the record too, and sends nothing.
+    assert {f.layer for f in report.findings if f.rule == "LA011"} == {"down"}
+    first = finding(report, "LA011", "down")
+    assert first.severity is Severity.HIGH
+    model = finding(report, "LA005")
+    assert "x (20 numbers) can be computed back" in model.message
+    assert "up to one unknown factor" in model.message
+    for found in (first, model):
+        evidence = found.confirmation
+        assert evidence is not None
+        assert (evidence.status, evidence.scope) == (Status.CONFIRMED, Scope.END_TO_END)
+        assert evidence.mse is not None
+        assert evidence.mse < 1e-10
+        assert "up to one factor" in evidence.reason
+        assert "fitted to the true value" in evidence.reason
+        assert evidence.solver == "row space of the weight gradient"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_picture_known_up_to_a_factor_is_shown_with_it(seed: int, tmp_path: Path) -> None:
+    torch.manual_seed(seed)
+    head = nn.Linear(30, 3).requires_grad_(False)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 30, bias=False), nn.GELU(), head)
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(module.eval(), (torch.zeros(1, 3, 8, 8),)), path)
+    graph = registry.load(str(path), LoadOptions())
+    options = ConfirmOptions(seed=seed)
+    result = confirm(graph, find_leak_path(graph, options.loss), [], options)
+    assert result.model.status is Status.CONFIRMED
+    assert "up to one factor" in result.model.reason
+    assert result.model.psnr is not None
+    assert result.model.psnr > 60
+    assert result.original is not None
+    assert result.reconstruction is not None
+    assert torch.allclose(result.reconstruction, result.original, atol=1e-5)

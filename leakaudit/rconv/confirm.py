@@ -14,10 +14,11 @@ from leakaudit.errors import AuditError
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.graph.operators import Conv, Linear, Unsupported
+from leakaudit.leakpath.facts import Quality, value
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.limits import Limits
 from leakaudit.rconv.device import choose_device
-from leakaudit.rconv.evidence import judge
+from leakaudit.rconv.evidence import fit_factor, judge
 from leakaudit.rconv.execute import NotExecutable
 from leakaudit.rconv.local import (
     confirm_locally,
@@ -133,7 +134,7 @@ def confirm(
     partial: dict[str, Tensor] = {}
     for name in flagged:
         node = graph.node(name)
-        along = _along_path(base, node, result, shared)
+        along = _along_path(base, path, node, result, shared)
         if along is not None and along.status is Status.CONFIRMED:
             layers[name] = along
         elif isinstance(node.op, Linear):
@@ -158,7 +159,10 @@ def confirm(
     original = reconstruction = None
     if probe.is_image and result.target in graph.inputs and result.target in result.values:
         original = inputs[result.target][0].cpu()
-        reconstruction = result.values[result.target].tensor[0].cpu()
+        recovered = result.values[result.target].tensor
+        if _scaled(path, result.target):  # shown as it is judged
+            recovered = fit_factor(recovered, inputs[result.target]) * recovered
+        reconstruction = recovered[0].cpu()
     shown = next((name for name in graph.inputs if name in partial), None)
     if original is None and probe.is_image and shown is not None:
         original = inputs[shown][0].cpu()
@@ -240,13 +244,28 @@ def _end_to_end(
         )
     tensor = path.target.tensor
     known = result.values[tensor]
-    last = list(result.solutions.values())[-1] if result.solutions else None
-    judged = judge(base, Scope.END_TO_END, known.tensor, shared.values[tensor], last, known.mask)
+    scaled = _scaled(path, tensor)
+    # What is known up to a factor was read off one weight gradient: no system was solved for it.
+    last = list(result.solutions.values())[-1] if result.solutions and not scaled else None
+    judged = judge(
+        base,
+        Scope.END_TO_END,
+        known.tensor,
+        shared.values[tensor],
+        last,
+        known.mask,
+        scaled=scaled,
+    )
     return replace(judged, seconds=seconds)
 
 
+def _scaled(path: LeakPath, tensor: str) -> bool:
+    """Whether the path gives a tensor's value up to one factor only."""
+    return path.knowledge.quality(value(tensor)) is Quality.SCALED
+
+
 def _along_path(
-    base: Confirmation, node: Node, result: Reconstruction, shared: SharedGradient
+    base: Confirmation, path: LeakPath, node: Node, result: Reconstruction, shared: SharedGradient
 ) -> Confirmation | None:
     """The layer's input as the walk along the path recovered it, None where it did not."""
     tensor = node.inputs[0]
@@ -254,9 +273,19 @@ def _along_path(
     if known is None:
         if result.broken is not None and result.broken.node == node.name:
             return replace(base, reason=f"end to end: {result.broken.reason}")
+        if _scaled(path, tensor):
+            reason = "its input is known up to one factor, beside the path that was walked"
+            return replace(base, reason=reason)
         return None
-    solution = result.solutions.get(node.name)
-    return judge(base, Scope.END_TO_END, known.tensor, shared.values[tensor], solution, known.mask)
+    return judge(
+        base,
+        Scope.END_TO_END,
+        known.tensor,
+        shared.values[tensor],
+        result.solutions.get(node.name),
+        known.mask,
+        scaled=_scaled(path, tensor),
+    )
 
 
 def _total_cost(graph: Graph) -> int:

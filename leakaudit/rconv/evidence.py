@@ -26,8 +26,16 @@ def judge(
     truth: Tensor,
     solution: Solution | None,
     mask: Tensor | None = None,
+    *,
+    scaled: bool = False,
 ) -> Confirmation:
-    """Compare a reconstruction with the truth. A mask with holes never counts as confirmed."""
+    """Compare a reconstruction with the truth. A mask with holes never counts as confirmed.
+
+    Where what is to be judged is known up to one factor only (`scaled`), that factor is fitted to
+    the truth first, and the reason says so: no attacker has it.
+    """
+    factor = fit_factor(got, truth) if scaled else 1.0
+    got = factor * got
     error = mse(got, truth)
     scale = max(float(truth.double().square().mean()), 1e-300)
     image = is_image_shape(tuple(truth.shape))
@@ -39,6 +47,9 @@ def judge(
     if holes:
         status = Status.NOT_REPRODUCED
         reason = f"{holes} of {truth.numel()} values cannot be recovered"
+    elif scaled and truth.numel() == 1:
+        status = Status.INCONCLUSIVE
+        reason = "a single number up to one factor is no number at all"
     elif error <= SUCCESS * scale:
         status, reason = Status.CONFIRMED, "reconstructed"
     elif solution is not None and solution.rank is None:
@@ -49,14 +60,20 @@ def judge(
         reason = f"the reconstruction is off by {error / scale:.1e} of the signal"
         if solution is not None and solution.condition is not None:
             reason += f" (condition number {solution.condition:.1e})"
+    if scaled and truth.numel() > 1:
+        reason += f", up to one factor: {factor:.3g}, fitted to the true value by least squares"
+    if solution is not None:
+        solver = f"{solution.solver}: {solution.reason}"
+    elif scaled:
+        solver = "row space of the weight gradient"
+    else:
+        solver = "division by the bias gradient"
     return replace(
         base,
         status=status,
         scope=scope,
         reason=reason,
-        solver=f"{solution.solver}: {solution.reason}"
-        if solution
-        else "division by the bias gradient",
+        solver=solver,
         rank=solution.rank if solution else None,
         unknowns=truth.numel(),
         condition=solution.condition if solution else None,
@@ -67,6 +84,13 @@ def judge(
         psnr=psnr(error) if image else None,
         ssim=ssim(got, truth) if image else None,
     )
+
+
+def fit_factor(got: Tensor, truth: Tensor) -> float:
+    """The factor c that makes c * got nearest to the truth: <got, truth> / <got, got>."""
+    a, b = got.double().flatten(), truth.double().flatten()
+    energy = float(a @ a)
+    return float(a @ b) / energy if energy else 0.0
 
 
 def predicted_error(solution: Solution, precision: float) -> float | None:

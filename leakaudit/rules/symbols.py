@@ -69,7 +69,9 @@ LAYER_SYMBOLS: Mapping[str, Symbol] = MappingProxyType(
         "trainable": _flag("the weight sends its gradient"),
         "bias_trainable": _flag("the bias sends its gradient"),
         "weight_shared": _flag("other layers use the same weight, so its gradient is a sum"),
-        "path_reaches": _flag("the leak path reaches this layer's input"),
+        "bias_shared": _flag("other layers use the same bias, so its gradient is a sum"),
+        "path_reaches": _flag("the leak path reaches this layer's input, if only up to a factor"),
+        "input_exact": _flag("the leak path gives all of this layer's input, exactly"),
         "reads_input": _flag("the layer reads an input of the model itself, moved at most"),
         "layer": _text("the layer's name"),
     }
@@ -92,6 +94,7 @@ MODEL_SYMBOLS: Mapping[str, Symbol] = MappingProxyType(
         "stopped_by": _text("where the path stops, with the operators"),
         "input": _text("the name of the model's input"),
         "furthest": _text("the tensor nearest to the input whose value follows"),
+        "furthest_known": _text("how well it follows: exactly, up to one unknown factor, in part"),
         "unsupported_names": _text("the operators not understood, listed"),
     }
 )

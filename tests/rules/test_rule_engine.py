@@ -50,8 +50,10 @@ def dense(**changes: int | bool) -> LayerFacts:
         "bias_trainable": True,
         "trainable": True,
         "weight_shared": False,
+        "bias_shared": False,
         "reads_input": False,
         "path_reaches": True,
+        "input_exact": True,
     }
     return LayerFacts("fc", "linear", ("192", "100"), symbols | changes)
 
@@ -175,6 +177,7 @@ def test_a_dense_layer_with_bias_reveals_its_input() -> None:
         {"trainable": False},
         {"positions": 2},
         {"weight_shared": True},
+        {"bias_shared": True},
     ],
 )
 def test_without_one_of_its_premises_it_does_not(change: dict[str, int | bool]) -> None:
@@ -188,6 +191,7 @@ def model(**symbols: int | bool | str) -> ModelFacts:
         "reached": 0,
         "furthest": "",
         "furthest_size": 0,
+        "furthest_known": "exactly",
         "input": "image",
         "input_size": 3072,
         "layers": 5,
@@ -211,6 +215,8 @@ def test_the_model_as_a_whole() -> None:
     (features,) = apply(RULES, [], model(furthest="relu3", furthest_size=768))
     assert (features.rule, features.severity) == ("LA005", Severity.MEDIUM)
     assert "relu3 (768 numbers)" in features.message
+    scaled = model(furthest="relu3", furthest_size=768, furthest_known="up to one unknown factor")
+    assert "up to one unknown factor" in rules_of(scaled)["LA005"].message
     (gap,) = apply(RULES, [], model(complete=False, unsupported=2, unsupported_names="Foo, Bar"))
     assert (gap.rule, gap.severity) == ("LA006", Severity.MEDIUM)
     assert "2, by name Foo, Bar" in gap.message
@@ -242,16 +248,29 @@ def test_sums_of_branches_are_counted_where_the_path_gives_something() -> None:
 def test_a_dense_layer_on_the_record_itself() -> None:
     finding = found(dense(reads_input=True))["LA011"]
     assert (finding.severity, finding.layer) == (Severity.CRITICAL, "fc")
+    assert finding.downgraded_because == ""
     assert "(192 numbers)" in finding.message
     # The bias is not what it takes: without one the path may come from above.
     assert "LA011" in found(dense(reads_input=True, has_bias=False))
 
 
 @pytest.mark.parametrize(
-    "change", [{"reads_input": False}, {"path_reaches": False}, {"weight_shared": True}]
+    "change",
+    [
+        {"reads_input": False},
+        {"path_reaches": False},
+        {"trainable": False},
+        {"weight_shared": True},
+    ],
 )
 def test_the_record_stays_where_a_premise_is_missing(change: dict[str, int | bool]) -> None:
     assert "LA011" not in found(dense(**{"reads_input": True} | change))
+
+
+def test_a_record_known_up_to_a_factor_is_not_the_record() -> None:
+    finding = found(dense(reads_input=True, input_exact=False))["LA011"]
+    assert finding.severity is Severity.HIGH
+    assert "up to one unknown factor" in finding.downgraded_because
 
 
 def test_stops_are_noted_where_the_input_is_not_reached() -> None:
@@ -290,9 +309,11 @@ def test_a_hostile_layer_name_is_not_a_template() -> None:
 
 
 def test_a_symbol_that_is_not_stated_is_an_error() -> None:
-    with pytest.raises(UsageError, match="rule LA003, layer fc: bias_trainable has no value"):
+    with pytest.raises(UsageError, match="rule LA003, layer fc: bias_shared has no value"):
         apply(RULES, [replace(dense(), symbols={"has_bias": True})], QUIET)
-    with pytest.raises(UsageError, match="rule LA005, the model: no value for furthest, input"):
+    with pytest.raises(
+        UsageError, match="rule LA005, the model: no value for furthest, furthest_known, input"
+    ):
         apply(RULES, [], ModelFacts({**QUIET.symbols, "furthest_size": 1}))
 
 
