@@ -59,7 +59,9 @@ from leakaudit.graph.operators import (
 
 Term = tuple[tuple[frozenset[int], int], ...]  # a partition of the axes, with a rank per block
 _MOST_TERMS = 8
-_MOST_INDICES = 1 << 20  # supports of larger reshaped blocks are taken to be full
+# Supports of longer axes are taken to be full: a file may state any size, and a mask takes as much.
+_MOST_INDICES = 1 << 16
+_ALL = -1  # the mask of every index, whatever the size
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Spread:
 
     Attributes:
         shape: Of the tensor.
-        supports: Per axis a bit mask of the indices whose slice may differ from 0.
+        supports: Per axis a bit mask of the indices whose slice may differ from 0; -1 for all.
         terms: The gradient is the sum of as many tensors, each bounded by its term.
     """
 
@@ -87,7 +89,10 @@ class Spread:
 
     def counts(self, axes: Iterable[int]) -> int:
         """How many index tuples of these axes may differ from 0."""
-        return prod(self.supports[a].bit_count() for a in axes)
+        return prod(
+            self.shape[a] if self.supports[a] == _ALL else self.supports[a].bit_count()
+            for a in axes
+        )
 
     def _within(self, term: Term, axes: set[int]) -> int:
         return prod(
@@ -119,20 +124,28 @@ def spreads(graph: Graph) -> Mapping[str, Spread]:
 
 def full(shape: Sequence[int]) -> Spread:
     """No bound but the tensor's own sizes."""
-    supports = tuple(_all(size) for size in shape)
-    return Spread(tuple(shape), supports, (_free(supports),))
+    return _unlimited(tuple(shape), (_ALL,) * len(shape))
 
 
 def _nothing(shape: Sequence[int]) -> Spread:
     return Spread(tuple(shape), tuple(0 for _ in shape), ())
 
 
-def _all(size: int) -> int:
-    return (1 << size) - 1
+def _unlimited(shape: tuple[int, ...], supports: tuple[int, ...]) -> Spread:
+    """Bounded by its supports alone."""
+    spread = Spread(shape, supports, ())
+    term = tuple((frozenset([a]), spread.counts([a])) for a in range(len(shape)))
+    return replace(spread, terms=(term,))
 
 
-def _free(supports: Sequence[int]) -> Term:
-    return tuple((frozenset([a]), mask.bit_count()) for a, mask in enumerate(supports))
+def _listed(mask: int, size: int) -> int:
+    """The mask with a bit per index, where the size allows one."""
+    return (1 << size) - 1 if mask == _ALL and size <= _MOST_INDICES else mask
+
+
+def _short(mask: int, size: int) -> int:
+    """The mask, or -1 where it holds every index or the axis is too long for one."""
+    return _ALL if size > _MOST_INDICES or mask.bit_count() == size else mask
 
 
 def _sum(shape: Sequence[int], parts: Sequence[Spread]) -> Spread:
@@ -151,7 +164,7 @@ def _tidy(spread: Spread) -> Spread:
     ]
     bounds = [any(rank < spread.counts(block) for block, rank in term) for term in terms]
     if len(terms) > _MOST_TERMS or not all(bounds):
-        return replace(spread, terms=(_free(spread.supports),))
+        return _unlimited(spread.shape, spread.supports)
     return replace(spread, terms=tuple(terms))
 
 
@@ -170,7 +183,7 @@ def _mapped(spread: Spread, axis: int, size: int, support: int | None = None) ->
     """A linear map along one axis."""
     shape, supports = list(spread.shape), list(spread.supports)
     shape[axis] = size
-    supports[axis] = _all(size) if support is None else support
+    supports[axis] = _ALL if support is None else _short(support, size)
     if not spread.supports[axis]:
         supports[axis] = 0
     return _tidy(Spread(tuple(shape), tuple(supports), spread.terms))
@@ -197,14 +210,14 @@ def _mixed(spread: Spread, axes: Iterable[int]) -> Spread:
     """Any map within the indices of `axes`, different for every index of the others."""
     supports = list(spread.supports)
     for axis in axes:
-        supports[axis] = _all(spread.shape[axis])
-    return Spread(spread.shape, tuple(supports), (_free(supports),))
+        supports[axis] = _ALL
+    return _unlimited(spread.shape, tuple(supports))
 
 
 def _renamed(spread: Spread, shape: Sequence[int], place: Callable[[int], int | None]) -> Spread:
     """Axis a becomes place(a), or is summed over (None); axes that are new are constant."""
     moved = {a: place(a) for a in range(len(spread.shape))}
-    supports = [_all(size) for size in shape]
+    supports = [_ALL] * len(shape)
     for old, new in moved.items():
         if new is not None:
             supports[new] = spread.supports[old]
@@ -271,9 +284,8 @@ def _reshaped_supports(
     if len(old) == len(new) == 1:
         return [spread.supports[old[0]]]
     sizes = [spread.shape[a] for a in old]
-    everything = all(spread.supports[a] == _all(spread.shape[a]) for a in old)
-    if everything or prod(sizes) > _MOST_INDICES:
-        return [_all(shape[a]) for a in new]
+    if prod(sizes) > _MOST_INDICES or all(spread.supports[a] == _ALL for a in old):
+        return [_ALL] * len(new)
     flat = [0]
     for axis, size in zip(old, sizes, strict=True):
         inside = [i for i in range(size) if spread.supports[axis] >> i & 1]
@@ -282,7 +294,8 @@ def _reshaped_supports(
     stride = prod(shape[a] for a in new)
     for axis in new:
         stride //= shape[axis]
-        masks.append(sum(1 << i for i in {at // stride % shape[axis] for at in flat}))
+        mask = sum(1 << i for i in {at // stride % shape[axis] for at in flat})
+        masks.append(_short(mask, shape[axis]))
     return masks
 
 
@@ -385,8 +398,8 @@ def _through(
             return _contracted(node, index, shape, y)
         case Attention() if index == 0 and len(shape) == len(y.shape):
             # A row of the queries has influence on the same row of the output alone.
-            supports = (*map(_all, shape[:-2]), y.supports[-2], _all(shape[-1]))
-            return Spread(shape, supports, (_free(supports),))
+            supports = (*(_ALL for _ in shape[:-2]), y.supports[-2], _ALL)
+            return _unlimited(shape, supports)
         case _:
             return None
 
@@ -420,8 +433,9 @@ def _convolved(op: Conv | ConvTranspose, y: Spread, shape: tuple[int, ...]) -> S
         for a, (stride, begin, dilation) in enumerate(
             zip(op.stride, op.padding_begin, op.dilation, strict=True), start=2
         ):
-            if y.supports[a] != _all(y.shape[a]):
-                supports[a] = _read(y.supports[a], shape[a], kernel[a], stride, begin, dilation)
+            if y.supports[a] != _ALL:
+                mask = _read(y.supports[a], shape[a], kernel[a], stride, begin, dilation)
+                supports[a] = _short(mask, shape[a])
     terms = tuple(
         tuple(
             (block, rank * (taps if 1 in block else prod(kernel[a] for a in block)))
@@ -468,17 +482,23 @@ def _selected(
     match node.op:
         case Concat(axis=axis):
             start = sum(_operand_shape(graph, node, i)[axis] for i in range(index))
-            mask = y.supports[axis] >> start & _all(shape[axis])
+            mask = y.supports[axis]
+            if mask != _ALL:
+                mask = mask >> start & ((1 << shape[axis]) - 1)
             return _mapped(y, axis, shape[axis], mask)
         case Split(axis=axis, sizes=sizes):
             parts, start = [], 0
             for part, size in zip(outputs, sizes, strict=True):
-                parts.append(_mapped(part, axis, shape[axis], part.supports[axis] << start))
+                mask = _listed(part.supports[axis], size)
+                parts.append(
+                    _mapped(part, axis, shape[axis], mask if mask == _ALL else mask << start)
+                )
                 start += size
             return _sum(shape, parts)
         case Slice() as op:
             for axis, (start, step) in enumerate(zip(op.starts, op.steps, strict=True)):
-                y = _mapped(y, axis, shape[axis], _put_back(y.supports[axis], start, step))
+                mask = _listed(y.supports[axis], y.shape[axis])
+                y = _mapped(y, axis, shape[axis], _put_back(mask, start, step))
             return y
         case Gather(axis=axis, indices=indices) as op:
             y = _reshaped(y, (*shape[:axis], len(indices), *shape[axis + 1 :]))
@@ -494,6 +514,8 @@ def _selected(
 
 
 def _put_back(mask: int, start: int, step: int) -> int:
+    if mask == _ALL or (start, step) == (0, 1):
+        return mask
     return sum(1 << (start + i * step) for i in range(mask.bit_length()) if mask >> i & 1)
 
 
@@ -525,8 +547,8 @@ def _contracted(node: Node, index: int, shape: tuple[int, ...], y: Spread) -> Sp
         return None
     if not other:
         return _renamed(y, shape, lambda a: own.index(output[a]) if output[a] in own else None)
-    supports = [_all(size) for size in shape]
+    supports = [_ALL] * len(shape)
     for a, letter in enumerate(own):
         if letter in output and y.shape[output.index(letter)] == shape[a]:
             supports[a] = y.supports[output.index(letter)]
-    return Spread(shape, tuple(supports), (_free(supports),))
+    return _unlimited(shape, tuple(supports))
