@@ -31,11 +31,12 @@ from leakaudit.cli_completion import (
 from leakaudit.cli_init import init
 from leakaudit.cli_options import load_options, shared
 from leakaudit.cli_reports import report_option, write_reports
-from leakaudit.errors import LeakauditError, UsageError
+from leakaudit.errors import AuditError, LeakauditError, UsageError
 from leakaudit.explain import explain_layer, explain_rule, list_rules
 from leakaudit.findings import AuditReport, Finding, Severity
+from leakaudit.frontends.registry import expand
 from leakaudit.gate import Evidence, exit_code, incomplete, outdated
-from leakaudit.output import write_text
+from leakaudit.output import require_destinations, write_text
 from leakaudit.parallel import audit_in_parallel
 from leakaudit.per_target import load_options_for
 from leakaudit.report import REPORTERS, RenderOptions, reporter
@@ -232,6 +233,7 @@ def check(**settings: Any) -> None:
     gate = Severity(settings["fail_on"]), Evidence(settings["fail_on_evidence"])
     targets = cli_config.targets_or_configured(settings["targets"])
     baseline_file: Path | None = settings["baseline_file"]
+    _check_destinations(settings, targets)
     known = None if baseline_file is None else read_baseline(baseline_file)
     all_rules = load_rules(settings["rule_folders"])
     options = _audit_options(settings, all_rules)
@@ -252,13 +254,14 @@ def check(**settings: Any) -> None:
     )
     text = reporter(settings["file_format"]).render(shown, render)
     if output is None:
-        click.echo(text, nl=False, color=render.color)
-    else:
-        write_text(output, text)
-    write_reports(settings["reports"], shown, render)
+        _print(text, settings["file_format"], color=render.color)
+    # Before the files: should one of them fail, this has been said.
     problems = [line for model in report.models if (line := incomplete(model, *gate))]
     for line in [*problems, *outdated(report)]:
         click.echo(f"leakaudit: {plain(line)}", err=True)
+    if output is not None:
+        write_text(output, text)
+    write_reports(settings["reports"], shown, render)
     sys.exit(0 if settings["exit_zero"] and code == 1 else code)
 
 
@@ -333,6 +336,53 @@ def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> Aud
     )
 
 
+def _check_destinations(settings: dict[str, Any], targets: tuple[str, ...]) -> None:
+    """Check that no report overwrites what this run reads, and that all can be written."""
+    outputs = [("--report", path) for _, path in settings["reports"]]
+    if settings["output"] is not None:
+        outputs.insert(0, ("--output", settings["output"]))
+    if not outputs:
+        return
+    read: list[Path] = []
+    for target in targets:
+        try:
+            read.extend(map(Path, expand(target)))
+        except AuditError:
+            read.append(Path(target))  # reported by the audit itself
+    read.extend(
+        path
+        for path in (
+            settings["baseline_file"],
+            settings["probe"],
+            cli_config.current().file,
+            *(rule for folder in settings["rule_folders"] for rule in folder.glob("*.toml")),
+        )
+        if path is not None
+    )
+    require_destinations(outputs, read)
+
+
+def _print(text: str, file_format: str, *, color: bool) -> None:
+    """Write the report to stdout.
+
+    Raises:
+        UsageError: It cannot be written, a full disk say. A reader that has gone is none.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if file_format == "html" and encoding.lower().replace("-", "") != "utf8":
+        # The page says that it is UTF-8: references are the same in every encoding.
+        text = text.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    try:
+        click.echo(text, nl=False, color=color)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise UsageError(
+            f"stdout: the report cannot be written ({error.strerror}); make room, or name a file "
+            "with --output"
+        ) from error
+
+
 def _at_least(report: AuditReport, severity: Severity) -> AuditReport:
     def shown(finding: Finding) -> bool:
         return finding.severity.at_least(severity)
@@ -356,7 +406,7 @@ def _use_color(choice: str) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _terminal_width() -> int:

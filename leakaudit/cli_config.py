@@ -36,7 +36,7 @@ def configured(
         if ctx.resilient_parsing:
             return file
         if not ctx.params.get("isolated"):
-            config = discover(Path.cwd()) if file is None else read(file)
+            config = discover(_working_folder()) if file is None else read(file)
             ctx.meta[_META] = config
             ctx.default_map = _defaults(ctx, config, but)
         elif file is not None:
@@ -71,6 +71,13 @@ def configured(
     return decorate
 
 
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working folder no longer exists: change to another one") from error
+
+
 def current() -> Config:
     """The configuration of the command that runs."""
     config = click.get_current_context().meta.get(_META)
@@ -83,6 +90,8 @@ def targets_or_configured(targets: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         UsageError: Neither names one.
     """
+    if "" in targets:
+        raise UsageError("a target is empty: name a model file, or . for the current folder")
     chosen = targets or current().targets
     if not chosen:
         raise UsageError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from leakaudit.errors import AuditError
@@ -73,18 +75,33 @@ def load(target: str, options: LoadOptions) -> Graph:
 def expand(target: str) -> tuple[str, ...]:
     """The model files in a folder, sorted; any other target is itself.
 
+    Links to folders are followed, each folder being searched once.
+
     Raises:
         AuditError: The folder holds no model file.
     """
     folder = Path(target)
     if not folder.is_dir():
         return (target,)
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in FILE_FORMATS)
+    found = sorted(str(path) for path in _entries(folder) if path.suffix.lower() in FILE_FORMATS)
     if not found:
         raise AuditError(
             target, "the folder holds no .onnx or .pt2 file", "name the model file itself"
         )
     return tuple(found)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Everything below a folder, links followed; a ring of links ends where it was entered."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in (*folders, *files))
 
 
 def sha256(target: str) -> str | None:
