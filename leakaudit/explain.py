@@ -114,7 +114,7 @@ def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) 
             "rank bound without padding and stride effects: g·(n·k·r_G + L·r_w - r_G·r_w)",
             f"    with g = {geometry.groups}, n = N/g = {n}, k = {bound.taps} taps, "
             f"L = {bound.positions} positions, r_G = min(F/g, L) = {r_G}, "
-            f"r_w = min(F/g, n·k) = {min(f, n * bound.taps)}",
+            f"r_w = min(F/g, n·k) = {min(f, n * bound.taps) if geometry.outputs_known else 0}",
             f"    = {derived.short_bound.subs(derived.values)}, at most |X|",
             f"rank bound = {counts.rank_bound} of {counts.unknowns} unknowns "
             f"(gradient constraints alone {counts.gradient_rank_bound}; {bound.unread} unread; "

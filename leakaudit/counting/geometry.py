@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +136,12 @@ def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:
     match node.op:
         case Conv() as op:
             axes = (Axis(shape[0]), *spatial_axes(op, shape[2:]))
-            return ConvolutionGeometry(shape[1], weight.shape[0], axes, op.groups, weight.trainable)
+            layer = ConvolutionGeometry(shape[1], weight.shape[0], axes, op.groups)
         case Linear() as op:
             axes = tuple(Axis(size) for size in shape[:-1]) or (Axis(1),)
-            return ConvolutionGeometry(
-                op.in_features, op.out_features, axes, observed=weight.trainable
-            )
+            layer = ConvolutionGeometry(op.in_features, op.out_features, axes)
         case _:
             raise TypeError(f"{node.name} has no weights to count")
+    # An output is found by way of gradients: where none is sent, there is nothing to start from.
+    sends = any(parameter.trainable for parameter in graph.parameters.values())
+    return replace(layer, observed=weight.trainable, outputs_known=sends)

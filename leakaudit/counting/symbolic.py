@@ -102,8 +102,9 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
         weight = formulas.slides_weight_constraints(K[0], F)
     else:
         A = formulas.gradient_constraints(F, n, k) if layer.observed else sympy.Integer(0)
-        weight = formulas.weight_constraints(F, L)
+        weight = formulas.weight_constraints(F, L) if layer.outputs_known else sympy.Integer(0)
     f = F / g
     r_G = sympy.Min(f, L) if layer.observed else sympy.Integer(0)
-    short = g * formulas.short_rank_bound(n, k, L, r_G, sympy.Min(f, n * k))
+    r_w = sympy.Min(f, n * k) if layer.outputs_known else sympy.Integer(0)
+    short = g * formulas.short_rank_bound(n, k, L, r_G, r_w)
     return SymbolicLayer(values, X, A, weight, A + weight - X, short)

@@ -38,7 +38,11 @@ def one_layer(
         ("x",),
         ("y",),
         {"x": Tensor("x", shape, "float32"), "y": Tensor("y", out, "float32")},
-        {"w": Parameter("w", weight, "float32", trainable)},
+        {
+            "w": Parameter("w", weight, "float32", trainable),
+            # A layer further up: where nothing at all is trained, there are no equations.
+            "head": Parameter("head", (1,), "float32", True),
+        },
         (node,),
         NoWeights(),
     )
