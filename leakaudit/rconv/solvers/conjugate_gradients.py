@@ -74,10 +74,15 @@ class Spectrum:
     def see(self, direction: Tensor, image: Tensor) -> None:
         """Take in a direction p and SᵀS p."""
         norm = direction.norm()
+        # Between two stopping tests a run may have arrived: its direction is then 0, and says
+        # nothing. The test is left to the device.
+        moved = norm > 0
+        norm = torch.where(moved, norm, torch.ones_like(norm))
         kept = self._first if len(self._first) < _KEPT else self._last
         kept.append((direction / norm, image / norm))
         quotient = torch.sum(direction * image) / norm**2
         low, high = self._range or (quotient, quotient)
+        quotient = torch.where(moved, quotient, low)
         self._range = torch.minimum(low, quotient), torch.maximum(high, quotient)
 
     def extremes(self) -> tuple[float, float]:
@@ -243,6 +248,16 @@ def minimise(
     return Iterate(x, iterations, misfit.residual / misfit.rhs, converged, spectrum)
 
 
+def _interval(device: torch.device) -> int:
+    """Iterations from one stopping test to the next."""
+    return 1 if device.type == "cpu" else 8
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is not positive."""
+    return torch.where(b > 0, a / b, torch.zeros_like(a))
+
+
 def run(
     operator: NormalOperator,
     rhs: Tensor,
@@ -265,7 +280,7 @@ def run(
     Returns:
         The step, shaped like rhs, and the iterations done.
     """
-    every = 1 if rhs.device.type == "cpu" else 8
+    every = _interval(rhs.device)
     step = torch.zeros_like(rhs)
     r = rhs
     z = yield r
@@ -277,7 +292,8 @@ def run(
     while done < limit:
         q = operator.apply(p)
         curvature = torch.sum(p * q)
-        alpha = gamma / curvature
+        # A run that has arrived between two tests stays: from rounding alone it would drift.
+        alpha = torch.where(gamma > target, _ratio(gamma, curvature), torch.zeros_like(gamma))
         done += 1
         if done % every == 0 and not float(curvature) > 0:
             break
@@ -289,7 +305,7 @@ def run(
         r = r - alpha * q
         z = yield r
         gamma, previous = torch.sum(r * z), gamma
-        beta = gamma / previous
+        beta = _ratio(gamma, previous)
         p = z + beta * p
         if done % every == 0:
             share, size = torch.stack([beta, gamma]).tolist()

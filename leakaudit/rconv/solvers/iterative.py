@@ -47,8 +47,9 @@ ROUGH = 1e-6
 # more makes an iteration dearer, and the gradient constraints then add next to nothing.
 ENOUGH = 2.0
 # The gradient constraints agree with that solution if the residual of all equations is at most this
-# many times the precision of the gradients.
+# many times the precision of the gradients, and for the coarsest of them at most this.
 AGREES = 1e3
+MOST_DISAGREEMENT = 0.1
 
 
 class Factor(Protocol):
@@ -103,14 +104,15 @@ def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_ME
     equations = known + (0 if system.dw is None else system.dw.numel())
     if equations < int((operator.diagonal > 0).sum()):
         short = f"{reason}; only {equations} equations are known for {unknowns} unknowns"
-        return _solve(operator, None, MATRIX_FREE, short, certify=False)
+        return _solve(operator, system.precision, None, MATRIX_FREE, short, certify=False)
     if system.has_gradient and known >= ENOUGH * unknowns:
         alone = replace(system, dw=None, G=None)
         suffices = f"{reason}; the {known} known outputs suffice for {unknowns} unknowns"
         solution = _matrix_free(alone, NormalOperator(alone), suffices, memory)
         misfit = operator.misfit(solution.x)
         residual = misfit.residual / misfit.rhs if misfit.rhs else 0.0
-        if solution.rank is not None and residual <= AGREES * system.precision:
+        fixed = solution.rank == int((operator.diagonal > 0).sum())
+        if fixed and residual <= min(AGREES * system.precision, MOST_DISAGREEMENT):
             return replace(solution, residual=residual)
         reason = f"{reason}; the {known} known outputs alone did not settle it"
     return _matrix_free(system, operator, reason, memory)
@@ -119,19 +121,23 @@ def solve_matrix_free(system: LayerSystem, reason: str, memory: int = DEFAULT_ME
 def _matrix_free(
     system: LayerSystem, operator: NormalOperator, reason: str, memory: int
 ) -> Solution:
+    if not bool((operator.diagonal > 0).any()):
+        zero = f"{reason}; every coefficient is 0"
+        return _solution(operator, least_squares(operator), MATRIX_FREE, zero, full_rank=True)
     if operator.weight is None or circulant_bytes(system) > memory:
-        return _solve(operator, None, MATRIX_FREE, reason)
+        return _solve(operator, system.precision, None, MATRIX_FREE, reason)
     name = f"{MATRIX_FREE}, circulant preconditioner"
     circulant = ScaledCirculant(system, operator)
-    solution = _solve(operator, circulant, name, reason)
+    solution = _solve(operator, system.precision, circulant, name, reason)
     if solution.rank is not None:
         return solution
     # Among several solutions the preconditioner does not choose the one of least norm.
-    return _solve(operator, None, MATRIX_FREE, reason, certify=False)
+    return _solve(operator, system.precision, None, MATRIX_FREE, reason, certify=False)
 
 
 def _solve(
     operator: NormalOperator,
+    precision: float,
     precondition: Preconditioner | None,
     name: str,
     reason: str,
@@ -142,6 +148,10 @@ def _solve(
     full = False
     if certify and end.converged:
         (full,) = drive(precondition, no_null_space(operator, end.spectrum))
+        # A direction that the precision of the gradients drowns is not fixed, whatever a run on
+        # exact numbers makes of it.
+        largest, smallest = end.spectrum.extremes()
+        full = full and smallest > max(RESOLVED, precision) * largest
     return _solution(operator, end, name, reason, full_rank=full)
 
 

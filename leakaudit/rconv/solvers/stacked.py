@@ -35,6 +35,10 @@ def solve(system: LayerSystem, reason: str) -> Solution:
     # Pixels that nothing reads have a zero row; they would make the matrix singular for no reason
     # but themselves. They stay 0 in the solution and lack in the rank.
     live = torch.diagonal(H) > 0
+    if not bool(live.any()):
+        end = least_squares(operator)
+        zero = f"{reason}; every coefficient is 0"
+        return Solution(end.x, NAME_SINGULAR, zero, unknowns, 0, None, end.residual)
     reduced = H if bool(live.all()) else H[live][:, live]
     factor, info = torch.linalg.cholesky_ex(reduced)
     if int(info) == 0:
