@@ -225,7 +225,7 @@ def choose_loss(graph: Graph, loss: str) -> str:
 
 
 def _notes(graph: Graph, options: AuditOptions) -> tuple[str, ...]:
-    notes = []
+    notes = list(graph.notes)
     if any(p.trainable_assumed and p.trainable for p in graph.parameters.values()):
         notes.append(
             "the format does not say which parameters are trained: all stored weights are taken "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from leakaudit.counting.count import count, verdict
+from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import geometry_of
-from leakaudit.findings import LayerReport, LeakPathReport
+from leakaudit.findings import LayerReport, LeakPathReport, Verdict
 from leakaudit.graph import Graph, Node
 from leakaudit.graph.operators import (
     Add,
@@ -27,7 +27,12 @@ from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
 def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> LayerReport:
-    """Count one layer with weights, `counting` being `exact` or `slides`."""
+    """Count one layer with weights, `counting` being `exact` or `slides`.
+
+    A layer into which nothing of the graph's inputs flows has nothing private to count.
+    """
+    if node.inputs[0] not in graph.depend_on_inputs:
+        return _uncounted(graph, node)
     rank = path.knowledge.rank(node)
     counts = count(graph, node, counting, rank)
     notes = []
@@ -55,6 +60,20 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
         counts=counts,
         verdict=verdict(counts, counting),
         note="; ".join(notes),
+    )
+
+
+def _uncounted(graph: Graph, node: Node) -> LayerReport:
+    return LayerReport(
+        name=node.name,
+        op=type(node.op).__name__.lower(),
+        origin=node.origin,
+        input_shape=graph.tensors[node.inputs[0]].shape,
+        output_shape=graph.tensors[node.outputs[0]].shape,
+        parameters=_hyperparameters(graph, node),
+        counts=None,
+        verdict=Verdict.UNDETERMINED,
+        note=READS_STORED,
     )
 
 

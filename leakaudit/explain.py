@@ -10,7 +10,7 @@ import sympy
 from tabulate import tabulate
 
 from leakaudit.counting.bound import layer_bound
-from leakaudit.counting.count import count, verdict
+from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
 from leakaudit.counting.symbolic import symbolic_layer
 from leakaudit.errors import UsageError
@@ -70,6 +70,8 @@ def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) 
             f"--layer {layer}: {target} has no such layer with weights; it has {', '.join(names)}"
         )
     node = graph.node(layer)
+    if node.inputs[0] not in graph.depend_on_inputs:
+        return f"{plain(target)}, layer {plain(layer)}: {READS_STORED}"
     geometry = geometry_of(graph, node)
     derived = symbolic_layer(geometry, counting if isinstance(node.op, Conv) else "exact")
     counts = count(graph, node, counting)

@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
     FLAGGED = "flagged"  # the equations may fix the layer's whole input
     UNDERDETERMINED = "underdetermined"  # proven: they cannot fix all of it
-    UNDETERMINED = "undetermined"  # not understood
+    UNDETERMINED = "undetermined"  # not understood, or nothing of the input flows in
     SAFE_BY_SLIDES = "safe-by-slides-formula"  # only under --counting slides, known to be wrong
 
 

@@ -141,7 +141,9 @@ def advise(graph: Graph, loss: str, layer: str | None = None, max_rho: float = 1
         tuple(
             search.layer(node)
             for node in nodes
-            if is_flagged(bound_of(graph, node)) and layer in (None, node.name)
+            if node.inputs[0] in graph.depend_on_inputs
+            and is_flagged(bound_of(graph, node))
+            and layer in (None, node.name)
         ),
         reaches,
         not any(isinstance(node.op, Unsupported) for node in graph.nodes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leakaudit.limits import Limits
@@ -29,6 +29,15 @@ class LoadOptions:
     def is_frozen(self, parameter: str) -> bool:
         """Whether a pattern of `frozen` matches this parameter name."""
         return any(fnmatch.fnmatchcase(parameter, pattern) for pattern in self.frozen)
+
+    def unused_frozen(self, parameters: Iterable[str]) -> tuple[str, ...]:
+        """A note on each pattern of `frozen` that matches none of a model's parameters."""
+        names = tuple(parameters)
+        return tuple(
+            f"--frozen {pattern}: matches no parameter of this model"
+            for pattern in dict.fromkeys(self.frozen)
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names)
+        )
 
 
 def layer_name(weight: str | None, node: str, taken: set[str]) -> str:

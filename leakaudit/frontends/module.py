@@ -34,6 +34,7 @@ _SHAPE_REMEDY = (
     "give `--input-shape 1,3,32,32` (several inputs: `name=shape`), "
     "or set `input_shape` or `example_inputs` on the module"
 )
+_SWITCHED = "the module was in training mode; audited in evaluation mode"
 _MAX_REASON = 300
 
 
@@ -63,12 +64,14 @@ def load(target: str, options: LoadOptions) -> Graph:
         found = _found(target, namespace, attribute)
         subject = _subject(target, found)
         arguments = _arguments(target, subject, options)
+        switched = _differs_in_training(subject.module)
         with _evaluating(subject.module), _silent():
             data = _export(target, subject.module, arguments)
     # The shapes are decided; what remains for the reader is which parameters are frozen.
-    return pt2_model.load_bytes(
+    graph = pt2_model.load_bytes(
         data, target, replace(options, input_shapes={}, batch_size=None), file_format="module"
     )
+    return replace(graph, notes=(*graph.notes, _SWITCHED)) if switched else graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +294,30 @@ def _set_batch(arguments: dict[str, Any], batch_size: int | None) -> None:
     for name, value in tensors.items():
         if value.shape[0] == batch:
             arguments[name] = value.new_zeros((batch_size, *value.shape[1:]))
+
+
+def _differs_in_training(module: torch.nn.Module) -> bool:
+    """Whether a part of it is in training mode and computes something else there."""
+    from torch import nn
+    from torch.nn.modules import batchnorm, dropout, instancenorm
+
+    def differs(child: torch.nn.Module) -> bool:
+        match child:
+            case instancenorm._InstanceNorm():
+                return bool(child.track_running_stats)
+            case batchnorm._NormBase():
+                return child.running_mean is not None
+            case dropout._DropoutNd():
+                return child.p > 0
+            case nn.MultiheadAttention():
+                return bool(child.dropout > 0)
+            case nn.RNNBase():
+                return child.dropout > 0 and child.num_layers > 1
+            case nn.RReLU():
+                return child.lower < child.upper
+        return False
+
+    return any(child.training and differs(child) for child in module.modules())
 
 
 @contextlib.contextmanager

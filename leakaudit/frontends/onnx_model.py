@@ -98,6 +98,7 @@ def _graph(
         parameters=draft.parameters,
         nodes=tuple(draft.nodes),
         weights=weights,
+        notes=options.unused_frozen((*weights.stored, *weights.values, *weights.computed)),
     )
 
 

@@ -105,6 +105,7 @@ class _Reader:
         self.values: dict[str, Tensor | Stored] = {}
         self.parts = Parts(archive)
         self.labels: set[str] = set()
+        self.stored: set[str] = set()
         self.memory = pt2_memory.SharedMemory()
         self.symbols: dict[str, int] = {}
 
@@ -133,6 +134,7 @@ class _Reader:
             parameters={n: p for n, p in stored.items() if n in read or n in self.labels},
             nodes=nodes,
             weights=self.parts.weights(),
+            notes=self.options.unused_frozen(self.stored),
         )
 
     # --- signature ------------------------------------------------------------------------------
@@ -171,6 +173,7 @@ class _Reader:
                 raise FormatError(f"the graph and the weights disagree on {label!r}")
             canonical = tied.get(label, label)
             self.labels.add(canonical)
+            self.stored.add(label)
             axes = tuple(range(len(shape)))
             self.values[name] = Stored(canonical, shape, dtype_name(meta), axes)
             if canonical == label:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from leakaudit.graph.operators import Operator
+from leakaudit.graph.operators import Operator, Unsupported
 
 Array = Any  # numpy.ndarray; numpy is not imported here, a graph alone holds no numbers
 
@@ -88,7 +88,10 @@ class Use:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network for one batch. Nodes stand in an order in which they can be computed."""
+    """A network for one batch. Nodes stand in an order in which they can be computed.
+
+    `notes` says what a reader of the report has to know of how the network was read.
+    """
 
     name: str
     format: str
@@ -98,6 +101,7 @@ class Graph:
     parameters: Mapping[str, Parameter]
     nodes: tuple[Node, ...]
     weights: WeightSource = field(compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
@@ -123,6 +127,18 @@ class Graph:
                 if name in count:
                     count[name] += 1
         return count
+
+    @cached_property
+    def depend_on_inputs(self) -> frozenset[str]:
+        """Tensors that say something about the inputs; the others follow from the weights alone.
+
+        What an operator that is not understood reads is not known for sure: its outputs count.
+        """
+        found = set(self.inputs)
+        for node in self.nodes:
+            if isinstance(node.op, Unsupported) or found.intersection(node.inputs):
+                found.update(node.outputs)
+        return frozenset(found)
 
     def node(self, name: str) -> Node:
         """Return the node of this name.

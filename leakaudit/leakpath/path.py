@@ -144,21 +144,12 @@ def _sums(known: Knowledge) -> Iterator[Derivation]:
 
 def _target(known: Knowledge) -> Fact | None:
     """The best-known value nearest to the inputs. Tensors stand in the order they are computed."""
-    private = _depend_on_inputs(known.graph)
+    private = known.graph.depend_on_inputs
     for minimum in (Quality.ACTIVE, Quality.SCALED):
         for tensor in known.graph.tensors:
             if tensor in private and (known.quality(value(tensor)) or 0) >= minimum:
                 return value(tensor)
     return None
-
-
-def _depend_on_inputs(graph: Graph) -> set[str]:
-    """Tensors that say something about the inputs; the others follow from the weights alone."""
-    private = set(graph.inputs)
-    for node in graph.nodes:
-        if private.intersection(node.inputs):
-            private.update(node.outputs)
-    return private
 
 
 def _step(derivation: Derivation) -> PathStep:

@@ -124,6 +124,32 @@ def test_weights_are_those_of_the_instance(source, tmp_path, monkeypatch):
     del sys.modules["models"], sys.modules["neighbour"]
 
 
+@pytest.mark.parametrize(
+    ("part", "differs"),
+    [
+        ("nn.BatchNorm1d(4)", True),
+        ("nn.BatchNorm1d(4, track_running_stats=False)", False),
+        ("nn.InstanceNorm1d(4, track_running_stats=True)", True),
+        ("nn.InstanceNorm1d(4)", False),
+        ("nn.Dropout(0.5)", True),
+        ("nn.Dropout(0.0)", False),
+        ("nn.Dropout(0.5).eval()", False),
+        ("nn.LayerNorm(4)", False),
+    ],
+)
+def test_training_mode_is_left_with_a_note_where_it_matters(tmp_path, part, differs):
+    path = tmp_path / "models.py"
+    path.write_text(
+        "from torch import nn\n"
+        f"def net(): return nn.Sequential(nn.Conv1d(4, 4, 1), {part})\n"
+        "def evaluated(): return net().eval()\n"
+    )
+    options = LoadOptions(input_shapes={"": (2, 4, 4)})
+    said = ("the module was in training mode; audited in evaluation mode",)
+    assert module.load(f"{path}:net", options).notes == (said if differs else ())
+    assert module.load(f"{path}:evaluated", options).notes == ()
+
+
 def test_results_have_stdout_for_themselves(source, capsys):
     module.load(f"{source}:Net", LoadOptions())
     out, err = capsys.readouterr()
