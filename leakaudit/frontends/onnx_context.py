@@ -130,9 +130,16 @@ class Context:
 
     def array(self, node: onnx.NodeProto, index: int) -> np.ndarray:
         """The numbers of an input that must be a constant of any size that fits a mask."""
+        array = self.stored(node, index)
+        if array is None:
+            raise NotUnderstoodError(f"its input {index} is computed at run time, or too large")
+        return array
+
+    def stored(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
+        """The numbers of an input that is a constant of any size that fits a mask, else None."""
         name = self._required(node, index)
         if name not in self._weights or math.prod(self.shape(name)) > MAX_MASK_ELEMENTS:
-            raise NotUnderstoodError(f"its input {index} is computed at run time, or too large")
+            return None
         return self._weights.load(name)
 
     def is_plain(self, name: str) -> bool:

@@ -22,6 +22,19 @@ def binary(op: ops.Operator) -> Builder:
     return build
 
 
+def product(context: Context, node: onnx.NodeProto) -> None:
+    """Mul; the zeros of a stored factor are counted: what they multiply is lost."""
+    names = (context.operand(node, 0), context.operand(node, 1))
+    zeros = 0
+    for index in range(2):
+        factor = context.stored(node, index)
+        if factor is not None:
+            # Broadcasting repeats every element equally often.
+            repeats = math.prod(context.shape(node.output[0])) // max(factor.size, 1)
+            zeros = int((factor == 0).sum()) * repeats
+    context.layer(node, ops.Mul(zeros), names)
+
+
 def power(context: Context, node: onnx.NodeProto) -> None:
     """Pow; the exponent may be an integer constant."""
     context.layer(node, ops.Pow(), (context.operand(node, 0), context.movable(node, 1)))
@@ -109,7 +122,7 @@ BUILDERS: Mapping[str, Builder] = {
     "Max": bounded(lambda end: ops.Clip(end, math.inf)),
     "Mean": mean,
     "Min": bounded(lambda end: ops.Clip(-math.inf, end)),
-    "Mul": binary(ops.Mul()),
+    "Mul": product,
     "Neg": negate,
     "Pow": power,
     "Sub": binary(ops.Sub()),

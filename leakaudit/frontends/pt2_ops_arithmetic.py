@@ -118,7 +118,18 @@ def _product(call: Call) -> Layer:
         factor = _single(call, name, other)
         if factor is not None and math.isfinite(factor):
             return Layer(Scale(factor), (call.operand(other).name,))
-    return Layer(Mul(), (_operand(call, "self").name, _operand(call, "other").name))
+    zeros = max(_zeros(call, name) for name in ("self", "other"))
+    return Layer(Mul(zeros), (_operand(call, "self").name, _operand(call, "other").name))
+
+
+def _zeros(call: Call, name: str) -> int:
+    """How many elements of the result an argument sets to 0, as far as its numbers are at hand."""
+    value = call.arguments.get(name)
+    numbers = call.sink.numbers(value) if isinstance(value, Stored) else None
+    if numbers is None:
+        return 0
+    # Broadcasting repeats every element equally often.
+    return int((numbers == 0).sum()) * (math.prod(call.output.shape) // max(numbers.size, 1))
 
 
 def _quotient(call: Call) -> Layer:

@@ -19,7 +19,13 @@ class Sub(Operator):
 
 @dataclass(frozen=True, slots=True)
 class Mul(Operator):
-    """x · y, elementwise."""
+    """x · y, elementwise.
+
+    `zeros` counts the elements of the output that a stored factor sets to 0, where its numbers were
+    read: a mask. What it multiplies there has no influence on anything behind.
+    """
+
+    zeros: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
+from types import UnionType
 from typing import ClassVar
 
 from leakaudit.graph import Node
@@ -19,6 +20,7 @@ from leakaudit.graph.operators import (
     Identity,
     LeakyRelu,
     Mish,
+    Mul,
     Operator,
     Relu,
     Selu,
@@ -87,7 +89,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
             quality is Quality.EXACT
             # What the only reader does not read has gradient 0, whatever its value.
             or (quality is Quality.READ and _read_alone_by(Conv, known, y))
-            or (quality is Quality.KEPT and _read_alone_by(Where, known, y))
+            or (quality is Quality.KEPT and _read_alone_by(Where | Mul, known, y))
         ):
             yield ActivationGradient(
                 node.name, known.input_gradient_fact(node), (gradient(y), value(y))
@@ -101,7 +103,7 @@ def derive(op: Activation, node: Node, known: Knowledge) -> Iterator[Derivation]
             )
 
 
-def _read_alone_by(kind: type[Operator], known: Knowledge, y: str) -> bool:
+def _read_alone_by(kind: type[Operator] | UnionType, known: Knowledge, y: str) -> bool:
     uses = known.graph.uses[y]
     return len(uses) == 1 and isinstance(uses[0].node.op, kind) and y not in known.graph.outputs
 

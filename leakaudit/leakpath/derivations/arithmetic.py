@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from leakaudit.graph import Node
 from leakaudit.graph.operators import Add, Div, Mul, Scale, Sub
-from leakaudit.leakpath.derivations.general import activations, affine_gradients
+from leakaudit.leakpath.derivations.general import activations, affine_gradients, size
 from leakaudit.leakpath.facts import Derivation, Fact, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
 
@@ -19,6 +19,8 @@ class BranchValue(Derivation):
         """Say what is undone."""
         if len(self.premises) > 1:
             return "one operand follows from the result and the other operand"
+        if self.quality is Quality.KEPT:
+            return "the other operand is a known constant: undone where it is not 0"
         return "the other operand is a known constant: the operation is undone"
 
 
@@ -48,6 +50,10 @@ def derive(op: Add | Sub | Mul | Div | Scale, node: Node, known: Knowledge) -> I
         quality = known.quality(value(y))
         if quality is None or not same_shape or not _undoable(op):
             continue
+        if isinstance(op, Mul) and op.zeros:
+            if op.zeros == size(known, y):
+                continue
+            quality = min(quality, Quality.KEPT)
         if known.exact(*others) and quality > Quality.SCALED:
             premises: tuple[Fact, ...] = (value(y), *others)
             yield BranchValue(node.name, value(node.inputs[i]), premises, quality)
@@ -61,4 +67,7 @@ def stop(op: Add | Sub | Mul | Div | Scale, node: Node, known: Knowledge) -> str
     """A product of two unknown tensors stops; the others pass the gradient on."""
     if isinstance(op, Mul | Div) and len(activations(known, node)) > 1:
         return "it is a product of two activations, and neither factor is known"
+    if isinstance(op, Mul) and op.zeros and known.quality(value(node.outputs[0])) is not None:
+        total = size(known, node.outputs[0])
+        return f"a stored factor is 0 for {op.zeros} of {total} elements: they have no influence"
     return None

@@ -33,6 +33,11 @@ def branch_value(step: arithmetic.BranchValue, state: State) -> Known:
             return Known(x, y.mask, error + rounding(state, y.tensor))
         case Div():
             return Known(y.tensor * other, y.mask, error * float(other.abs().max()))
+        case Mul(zeros=zeros) if zeros:
+            hidden = (other == 0).expand_as(y.tensor)
+            mask = ~hidden if y.mask is None else y.mask & ~hidden
+            x = torch.where(mask, y.tensor / other, torch.zeros_like(y.tensor))
+            return Known(x, mask, error / float(other[other != 0].abs().min()))
         case Mul():
             _require_nonzero(step.node, other)
             return Known(y.tensor / other, y.mask, error / float(other.abs().min()))
