@@ -29,7 +29,8 @@ from leakaudit.cli_completion import (
     completion,
 )
 from leakaudit.cli_init import init
-from leakaudit.cli_options import load_options, shared
+from leakaudit.cli_options import Number, load_options, shared
+from leakaudit.cli_output import echo
 from leakaudit.cli_reports import report_option, write_reports
 from leakaudit.errors import AuditError, LeakauditError, UsageError
 from leakaudit.explain import explain_layer, explain_rule, list_rules
@@ -58,11 +59,11 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except LeakauditError as error:
-            click.echo(f"leakaudit: {plain(str(error))}", err=True)
+            echo(f"leakaudit: {plain(str(error))}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             # 1 would say that there are findings.
-            click.echo("leakaudit: stopped", err=True)
+            echo("leakaudit: stopped", err=True)
             sys.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -72,7 +73,7 @@ class Commands(click.Group):
                 raise  # whoever reads the output has seen enough: click ends the run
             # Python would end with 1, which says that there are findings.
             lines = [*traceback.format_exc().splitlines(), "leakaudit: internal error, see above"]
-            click.echo("\n".join(map(plain, lines)), err=True)
+            echo("\n".join(map(plain, lines)), err=True)
             sys.exit(2)
 
 
@@ -139,7 +140,7 @@ def main() -> None:
 )
 @click.option(
     "--time-budget",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     default=120,
     show_default=True,
@@ -257,8 +258,9 @@ def check(**settings: Any) -> None:
         _print(text, settings["file_format"], color=render.color)
     # Before the files: should one of them fail, this has been said.
     problems = [line for model in report.models if (line := incomplete(model, *gate))]
-    for line in [*problems, *outdated(report)]:
-        click.echo(f"leakaudit: {plain(line)}", err=True)
+    unused = [] if settings["targets"] else cli_config.unmatched(it.target for it in report.models)
+    for line in [*problems, *outdated(report), *unused]:
+        echo(f"leakaudit: {plain(line)}", err=True)
     if output is not None:
         write_text(output, text)
     write_reports(settings["reports"], shown, render)
@@ -278,10 +280,10 @@ def explain(subject: str, layer: str | None, **settings: Any) -> None:
     if layer is None and Path(subject).is_file():
         raise UsageError(f"{subject} is no rule: name one of its layers with --layer")
     if layer is None:
-        click.echo(explain_rule(subject, load_rules(settings["rule_folders"])))
+        echo(explain_rule(subject, load_rules(settings["rule_folders"])))
     else:
         options = load_options_for(subject, load_options(settings), cli_config.target_options())
-        click.echo(explain_layer(subject, layer, options, settings["counting"]))
+        echo(explain_layer(subject, layer, options, settings["counting"]))
 
 
 main.add_command(advise)
@@ -296,7 +298,7 @@ main.add_command(bench)
 @cli_config.configured()
 def rules(rule_folders: tuple[Path, ...], **_settings: Any) -> None:
     """List the rules."""
-    click.echo(list_rules(load_rules(rule_folders)))
+    echo(list_rules(load_rules(rule_folders)))
 
 
 def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> AuditOptions:
@@ -373,10 +375,8 @@ def _print(text: str, file_format: str, *, color: bool) -> None:
         # The page says that it is UTF-8: references are the same in every encoding.
         text = text.encode("ascii", "xmlcharrefreplace").decode("ascii")
     try:
-        click.echo(text, nl=False, color=color)
+        echo(text, nl=False, color=color)
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
         raise UsageError(
             f"stdout: the report cannot be written ({error.strerror}); make room, or name a file "
             "with --output"

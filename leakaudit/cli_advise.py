@@ -13,8 +13,10 @@ import click
 from leakaudit import cli_config
 from leakaudit.audit import choose_loss, require_confirmation
 from leakaudit.cli_completion import complete_target
-from leakaudit.cli_options import load_options, shared
+from leakaudit.cli_options import Number, load_options, shared
+from leakaudit.cli_output import echo
 from leakaudit.errors import AuditError, UsageError
+from leakaudit.output import require_destinations
 from leakaudit.per_target import load_options_for, loss_for
 from leakaudit.report.escape import plain
 
@@ -25,7 +27,7 @@ from leakaudit.report.escape import plain
 @shared("input_shape", "batch_size", "frozen", "limit", "loss")
 @click.option(
     "--max-rho",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     metavar="SHARE",
     default=1.0,
     show_default=True,
@@ -46,7 +48,7 @@ from leakaudit.report.escape import plain
 )
 @click.option(
     "--time-budget",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     default=120,
     show_default=True,
@@ -89,6 +91,7 @@ def advise(target: str, **settings: Any) -> None:
         raise UsageError(f"advise takes one model, and {target} is a folder: name a file in it")
     if write_to is not None:
         check_writable(target, registry.format_of(target), write_to)
+        require_destinations([("--write", write_to)], [Path(target)])
     confirm = _confirm_wanted(settings["confirm"])
     per_target = cli_config.target_options()
     options = load_options_for(target, load_options(settings), per_target)
@@ -110,14 +113,14 @@ def advise(target: str, **settings: Any) -> None:
             ConfirmOptions(loss=loss, seed=settings["seed"], time_budget=settings["time_budget"]),
         )
     if settings["file_format"] == "json":
-        click.echo(as_json(target, advice), nl=False)
+        echo(as_json(target, advice), nl=False)
     else:
         width = max(80, min(140, shutil.get_terminal_size((100, 24)).columns))
-        click.echo(as_table(target, advice, width), nl=False)
+        echo(as_table(target, advice, width), nl=False)
     if write_to is not None and advice.layers:
         best = best_writable(c for layer in advice.layers for c in layer.candidates)
         frozen = write(target, advice, best, write_to, options, settings["seed"])
-        click.echo(_written(write_to, describe(best.change.layer, best), frozen), err=True)
+        echo(_written(write_to, describe(best.change.layer, best), frozen), err=True)
     if advice.layers:
         sys.exit(1)
     sys.exit(0 if advice.complete else 3)

@@ -12,6 +12,7 @@ from leakaudit.audit import AuditOptions, audit_all
 from leakaudit.baseline import as_text, entries_of, read
 from leakaudit.cli_completion import complete_target
 from leakaudit.cli_options import load_options, shared
+from leakaudit.cli_output import echo
 from leakaudit.errors import UsageError
 from leakaudit.gate import incomplete
 from leakaudit.output import write_text
@@ -62,9 +63,9 @@ def baseline(targets: tuple[str, ...], output: Path | None, update: bool, **sett
     report = suppress(report, cli_config.ignores(rules), config.folder, whole=not targets)
     problems = [line for model in report.models if (line := incomplete(model))]
     for line in problems:
-        click.echo(f"leakaudit: {plain(line)}", err=True)
+        echo(f"leakaudit: {plain(line)}", err=True)
     if any(model.error for model in report.models):
-        click.echo(f"leakaudit: {plain(str(file))} is not written", err=True)
+        echo(f"leakaudit: {plain(str(file))} is not written", err=True)
         raise SystemExit(3)
     entries = entries_of(report, file.parent)
     write_text(file, as_text(entries))
@@ -72,5 +73,5 @@ def baseline(targets: tuple[str, ...], output: Path | None, update: bool, **sett
     if before is not None:
         added, removed = len(set(entries) - before), len(before - set(entries))
         text += f" ({added} added, {removed} removed)"
-    click.echo(text, err=True)
+    echo(text, err=True)
     raise SystemExit(3 if problems else 0)

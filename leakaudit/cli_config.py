@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,18 @@ def target_options(rules: Sequence[Rule] = ()) -> tuple[TargetOptions, ...]:
         _target_options(config, settings, f"{config.file}: target {number}: ", rules)
         for number, settings in enumerate(config.per_target, start=1)
     )
+
+
+def unmatched(targets: Iterable[str]) -> list[str]:
+    """A line for each `[[target]]` that is for none of these targets."""
+    config = current()
+    names = list(targets)
+    return [
+        f"warning: {config.file}: target {number}: no target matches {settings.match!r}; mend the "
+        "pattern, or take the entry out"
+        for number, settings in enumerate(config.per_target, start=1)
+        if not any(map(TargetPattern(settings.match, config.folder).matches, names))
+    ]
 
 
 def severities(rules: Sequence[Rule]) -> dict[str, Severity]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ class Jobs(click.ParamType[int]):
         if jobs < 0:
             self.fail(f"{value!r} is not a number of jobs: write 1, 2, ... or auto", param, ctx)
         return jobs
+
+
+class Number(click.FloatRange):
+    """A number in a range. Comparisons never place nan outside of one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
 
 
 def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

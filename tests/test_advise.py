@@ -412,6 +412,19 @@ def test_wrong_usage(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_folder_is_named_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def searched(*_arguments: object) -> None:
+        pytest.fail("the search has begun")
+
+    monkeypatch.setattr("leakaudit.advise.advise", searched)
+    file = tmp_path / "absent" / "new.onnx"
+    result = run(str(SAMPLES / "tabular_mlp.onnx"), "--no-confirm", "--write", str(file))
+    assert result.exit_code == 2
+    assert f"--write {file}: it cannot be written (No such file or directory)" in result.stderr
+
+
 def test_nothing_to_advise_exits_0() -> None:
     source = str(SAMPLES / "lenet_underdetermined.onnx")
     result = run(source, "--layer", "conv1", "--no-confirm")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -215,6 +217,33 @@ def test_module_entry_point() -> None:
         [sys.executable, "-m", "leakaudit", "--version"], capture_output=True, text=True, check=True
     )
     assert "leakaudit" in done.stdout
+
+
+def test_ctrl_c_while_the_program_is_imported_is_one_line() -> None:
+    program = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_more):\n"
+        "        if name == 'leakaudit.frontends':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "runpy.run_module('leakaudit', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        # Jobs in the background ignore Ctrl-C and pass that on: this one is in the foreground.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == 130
+    assert (done.stdout, done.stderr) == ("", "leakaudit: stopped\n")
+
+
+def test_the_installed_command_starts_as_the_module_does() -> None:
+    project = tomllib.loads((SAMPLES.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["scripts"] == {"leakaudit": "leakaudit.__main__:main"}
 
 
 def test_an_unknown_operator_is_one_line_and_exit_3(tmp_path: Path) -> None:

@@ -95,6 +95,19 @@ def test_a_pyproject_of_other_tools_is_passed_over(
     assert batch(project / LENET) == 4
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a link to nothing"])
+def test_a_file_of_that_name_that_cannot_be_read_is_not_passed_over(
+    project: Path, kind: str
+) -> None:
+    path = write(project, "batch-size = 3\n", "other.toml").with_name("leakaudit.toml")
+    path.mkdir() if kind == "a folder" else path.symlink_to("nowhere.toml")
+    line = error("check", LENET, "--no-confirm")
+    assert f"{path}: cannot be read" in line
+    assert "--isolated" in line
+    assert batch(LENET, "--isolated") == 1
+    assert batch(LENET, "--config", "other.toml") == 3
+
+
 def test_a_file_named_on_the_command_line(project: Path) -> None:
     write(project, "batch-size = 4\n")
     other = write(project / "ci", "batch-size = 5\n", "gate.toml")
@@ -140,7 +153,7 @@ def test_the_keys_are_the_options_of_check() -> None:
         for name in param.opts
         if name.startswith("--")
     }
-    tables = {option for option, _check in TABLES.values()}
+    tables = {option for option, *_more in TABLES.values()}
     # `ignore` is the array of suppressions, which name a reason; --cluster is a matter of trust.
     elsewhere = {"config", "isolated", "ignore", "no-ignores", "cluster"}
     assert set(OPTIONS) | tables >= names - elsewhere
@@ -159,6 +172,10 @@ def test_the_keys_are_the_options_of_check() -> None:
         ("[[ignores]]", "'ignores'", "did you mean ignore?"),
         ("[[target]]\nmatch = '*'\nbatch_siz = 1", "target 1: unknown key", "batch-size?"),
         ("[[ignore]]\nrule = 'LA001'\nreasons = 'x'", "ignore 1: unknown key", "reason?"),
+        ("[limits]\nfile_byte = 1", "limits: unknown key 'file_byte'", "did you mean file_bytes?"),
+        ("[limits]\nfile-byte = 1", "limits: unknown key 'file-byte'", "did you mean file_bytes?"),
+        ("[limits]\nzzz = 1", "limits: unknown key 'zzz'", "known: axes, "),
+        ("[severities]\nLA01 = 'low'", "severities: there is no rule 'LA01'", "did you mean LA01"),
         ("[tool.leakaudit]\nbatch-size = 1", "'tool'", "stand at the top"),
     ],
 )
@@ -184,6 +201,8 @@ def test_unknown_keys_are_errors_with_a_suggestion(
         ("loss = 'hinge'", "loss"),
         ("format = 'pdf'", "format"),
         ("time-budget = '2 min'", "time-budget"),
+        ("time-budget = nan", "time-budget"),
+        ("time-budget = -inf", "time-budget"),
         ("frozen = [1]", "frozen"),
         ("frozen = {}", "frozen"),
         ("input-shape = [1, 'x']", "input-shape"),
@@ -192,11 +211,13 @@ def test_unknown_keys_are_errors_with_a_suggestion(
         ("probe = 1", "probe"),
         ("targets = 1", "targets"),
         ("severities = 'LA001'", "severities"),
-        ("severities = { LA001 = 'awful' }", "severities"),
-        ("severities = { LA001 = 1 }", "severities"),
+        ("severities = { LA001 = 'awful' }", "severities: LA001"),
+        ("severities = { LA001 = 1 }", "severities: LA001"),
         ("severities = { LA999 = 'low' }", "severities"),
-        ("limits = { nodes = 0 }", "limits"),
-        ("limits = { node = 1 }", "limits"),
+        ("limits = { nodes = 0 }", "limits: nodes"),
+        ("limits = { nodes = true }", "limits: nodes"),
+        ("limits = { seconds = 1.5 }", "limits: seconds"),
+        ("limits = { file_bytes = '1 pound' }", "limits: file_bytes"),
         ("jobs = 1.5", "jobs"),
         ("jobs = 'many'", "jobs"),
         ("report = 'nonsense=x'", "report"),
@@ -213,6 +234,39 @@ def test_unknown_keys_are_errors_with_a_suggestion(
 def test_wrong_values_name_file_and_key(project: Path, text: str, key: str) -> None:
     path = write(project, text + "\n")
     assert f"{path}: {key}: " in error("check", LENET, "--no-confirm")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[limits]\nfile_bytes = 'x'", "file_bytes: a whole number from 1"),
+        ("[severities]\nLA001 = 'awful'", "LA001: one of critical, high, medium, low, note"),
+    ],
+)
+def test_a_wrong_value_in_a_table_is_shown_alone(project: Path, text: str, words: str) -> None:
+    write(project, text + "\n")
+    line = error("check", LENET)
+    assert words in line
+    assert "--limit" not in line
+    assert "{" not in line
+
+
+def test_a_limit_may_be_written_with_hyphens(project: Path) -> None:
+    write(project, "[limits]\nfile-bytes = '1k'\n")
+    assert "file_bytes is 1000" in run("check", LENET, "--no-confirm").stderr
+
+
+@pytest.mark.parametrize("command", [("check", "--time-budget"), ("advise", "--max-rho")])
+def test_what_is_no_number_is_in_no_range(project: Path, command: tuple[str, str]) -> None:
+    name, option = command
+    result = run(name, LENET, "--no-confirm", option, "nan")
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': nan is not a number" in result.stderr
+
+
+def test_a_time_budget_may_be_without_end(project: Path) -> None:
+    write(project, "time-budget = inf\n")
+    assert run("check", LENET, "--no-confirm").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -277,7 +331,7 @@ def test_every_setting_of_a_target_gives_way_to_the_command_line(project: Path) 
     assert model["inputs"][0]["shape"] == [2, 3, 32, 32]
     assert {f["rule"] for f in model["findings"]}.isdisjoint({"LA003", "LA004"})
     said = ("--input-shape", "1,3,32,32", "--frozen", "nothing", "--loss", "auto")
-    assert audit(LENET, *said) == audit(LENET, "--isolated")
+    assert audit(LENET, *said) == audit(LENET, "--isolated", "--frozen", "nothing")
 
 
 def test_a_list_on_the_command_line_replaces_the_list(project: Path) -> None:
@@ -314,6 +368,22 @@ def test_targets_that_do_not_match(project: Path, glob: str) -> None:
 
 
 # --- targets, paths, severities ------------------------------------------------------------------
+
+
+def test_settings_for_no_target_are_reported(project: Path) -> None:
+    entry = "[[target]]\nmatch = '{}'\nbatch-size = 2\n"
+    matches = [LENET, "cnn6_d.onnx", "absent*.onnx", "old/*.onnx"]
+    path = write(project, "targets = ['models']\n" + "".join(map(entry.format, matches)))
+    result = run("check", "--no-confirm")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"leakaudit: warning: {path}: target {number}: no target matches {match!r}; mend the "
+        "pattern, or take the entry out"
+        for number, match in enumerate(matches, start=1)
+        if number > 2
+    ]
+    # A hook passes the files of a commit: that some entries are for others says nothing.
+    assert run("check", LENET, "--no-confirm").stderr == ""
 
 
 def test_targets_of_the_configuration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,26 @@ def test_a_closed_stdout_is_no_crash(model: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("streams", ["|", "2>&1 |"])
+def test_a_reader_that_has_gone_changes_no_exit_code(
+    streams: str, model: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"")
+    report = tmp_path / "report.json"
+    options = f"--no-confirm --report json={report}"
+    done = in_shell(f"leakaudit check {model} {bad} {options} {streams} true; exit $PIPESTATUS")
+    assert done.returncode == 3
+    assert done.stderr.count("leakaudit: ") == (1 if streams == "|" else 0)
+    assert "Error" not in done.stderr
+    assert report.exists()
+
+
+@pytest.mark.parametrize("command", ["rules", "explain LA001"])
+def test_nor_that_of_other_commands(command: str) -> None:
+    assert in_shell(f"leakaudit {command} | true; exit $PIPESTATUS").returncode == 0
+
+
 def test_a_full_disk_is_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: object, err: bool = False, **_more: object) -> None:
         if not err:

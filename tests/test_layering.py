@@ -58,13 +58,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parallel": {"audit", "cluster", "errors", "findings", "work"},
     "bench": EVERYTHING_BELOW | {"audit", "config"},
     "cli_options": {"frontends", "limits"},
+    "cli_output": set(),
     "cli_reports": {"findings", "output", "report"},
     "cli_config": {"config", "errors", "findings", "per_target", "rules", "targets"},
     "cli_completion": {"errors", "frontends", "rules"},
     "cli_advise": EVERYTHING_BELOW
-    | {"advise", "audit", "cli_completion", "cli_config", "cli_options", "per_target"},
+    | {
+        "advise",
+        "audit",
+        "cli_completion",
+        "cli_config",
+        "cli_options",
+        "cli_output",
+        "per_target",
+    },
     "cli_baseline": EVERYTHING_BELOW
-    | {"audit", "baseline", "cli_completion", "cli_config", "cli_options", "gate", "suppress"},
+    | {
+        "audit",
+        "baseline",
+        "cli_completion",
+        "cli_config",
+        "cli_options",
+        "cli_output",
+        "gate",
+        "suppress",
+    },
     "cli_init": {"cli_config", "config", "errors", "output", "report"},
     "cli": EVERYTHING_BELOW
     | {
@@ -78,6 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "cli_config",
         "cli_init",
         "cli_options",
+        "cli_output",
         "cli_reports",
         "config",
         "explain",

@@ -85,9 +85,12 @@ class _Reader:
         options = {
             key: self.value(data[key], check, key) for key, check in OPTIONS.items() if key in data
         }
-        for key, (option, check) in TABLES.items():
+        for key, (option, check, entries) in TABLES.items():
             if key in data:
-                options[option] = self.value(data[key], check, key)
+                table = data[key]
+                if isinstance(table, dict):
+                    self.check_keys(table, entries, f"{key}: ")
+                options[option] = self.value(table, check, key)
         others = {
             key: self.value(data[key], check, key) for key, check in OTHERS.items() if key in data
         }
@@ -151,7 +154,8 @@ class _Reader:
     def check_keys(self, data: Mapping[str, object], known: Collection[str], where: str) -> None:
         """Refuse a key that is not known, and suggest the nearest."""
         for key in data:
-            if key in known:
+            # The names of limits have underscores; as on the command line, hyphens do as well.
+            if key in known or key.replace("-", "_") in known:
                 continue
             near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1)
             if near:
@@ -167,6 +171,8 @@ class _Reader:
         try:
             return check(value, self.file.parent)
         except Mistake as mistake:
+            if isinstance(value, dict) and mistake.key is not None:
+                key, value = f"{key}: {mistake.key}", value[mistake.key]
             self.fail(key, f"{mistake}, and this is {_shown(value)}")
 
     def fail(self, key: str, text: str) -> NoReturn:

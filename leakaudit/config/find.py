@@ -18,7 +18,8 @@ def discover(start: Path) -> Config:
     """The configuration of the nearest folder that has one, from `start` upward.
 
     In one folder leakaudit.toml comes before pyproject.toml; a pyproject.toml without
-    `[tool.leakaudit]` is passed over. Where there is none, an empty one.
+    `[tool.leakaudit]` is passed over. Where there is none, an empty one. A leakaudit.toml that is
+    no file is not passed over: whoever made it relies on it.
 
     Raises:
         UsageError: The file found is not valid.
@@ -26,7 +27,7 @@ def discover(start: Path) -> Config:
     start = start.absolute()
     for folder in (start, *start.parents):
         own = folder / OWN_FILE
-        if own.is_file():
+        if own.exists() or own.is_symlink():
             return parse(_toml(own), own)
         project = folder / PROJECT_FILE
         table = _project_table(project) if project.is_file() else None
@@ -64,7 +65,10 @@ def _toml(file: Path) -> dict[str, object]:
         with file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); check the path") from error
+        raise UsageError(
+            f"{file}: cannot be read ({error.strerror}); check the path, or use --isolated to do "
+            "without a configuration"
+        ) from error
     if len(raw) > MAX_BYTES:
         raise UsageError(f"{file}: longer than {MAX_BYTES} bytes; {remedy}")
     try:

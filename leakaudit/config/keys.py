@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from leakaudit.config import values
 from leakaudit.config.values import Check
+from leakaudit.limits import LIMITS
 
 # A key is the long name of an option of `leakaudit check`, with the same meaning. --cluster is not
 # among them: what a scheduler answers is unpickled, so the command line alone may name one.
@@ -42,10 +43,10 @@ OPTIONS: Mapping[str, Check] = MappingProxyType(
     }
 )
 
-# Tables whose entries an option takes one by one: the key, and the option's long name.
-TABLES: Mapping[str, tuple[str, Check]] = MappingProxyType(
+# Tables whose entries an option takes one by one: the option's long name, and the entries' keys.
+TABLES: Mapping[str, tuple[str, Check, Collection[str]]] = MappingProxyType(
     {
-        "limits": ("limit", values.limits),
+        "limits": ("limit", values.limits, LIMITS),
     }
 )
 

@@ -19,7 +19,16 @@ Check = Callable[[object, Path], object]
 
 
 class Mistake(Exception):
-    """A value of the wrong type; the text says what is wanted."""
+    """A value of the wrong type; the text says what is wanted.
+
+    Args:
+        wanted: The text.
+        key: In a table, the key whose value is wrong.
+    """
+
+    def __init__(self, wanted: str, key: str | None = None) -> None:
+        super().__init__(wanted)
+        self.key = key
 
 
 def boolean(value: object, _folder: Path) -> bool:
@@ -105,7 +114,7 @@ def severities(value: object, _folder: Path) -> dict[str, Severity]:
     known = ", ".join(Severity)
     for rule, severity in value.items():
         if not isinstance(severity, str) or severity not in list(Severity):
-            raise Mistake(f"the severity of {rule} is {severity!r}; one of {known} is wanted")
+            raise Mistake(f"one of {known} is wanted", rule)
     return {rule: Severity(severity) for rule, severity in value.items()}
 
 
@@ -113,9 +122,10 @@ def limits(value: object, _folder: Path) -> tuple[str, ...]:
     """A table of limits, as `--limit` takes them: `NAME=VALUE`."""
     if not isinstance(value, dict):
         raise Mistake('a table like { file_bytes = "8GiB" } is wanted')
-    pairs = tuple(f"{name}={entry}" for name, entry in value.items())
-    try:
-        parse_limits(pairs)
-    except UsageError as error:
-        raise Mistake(str(error)) from error
-    return pairs
+    for name, entry in value.items():
+        try:
+            parse_limits([f"{name}={entry}"])
+        except UsageError as error:
+            wanted = 'a whole number from 1, or a text like "500k" or "8GiB", is wanted'
+            raise Mistake(wanted, name) from error
+    return tuple(f"{name}={entry}" for name, entry in value.items())

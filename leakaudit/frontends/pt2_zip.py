@@ -6,6 +6,8 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,8 +20,9 @@ _TAIL = 2**16 + 22 + 76  # the longest comment, the end record, and what a zip64
 _MEMBER_BYTES = 256  # in the directory: 46 and the name; torch's names are short
 
 
-def open_zip(source: Path | bytes, target: str, limits: Limits) -> zipfile.ZipFile:
-    """Open the zip, its central directory read.
+@contextmanager
+def open_zip(source: Path | bytes, target: str, limits: Limits) -> Iterator[zipfile.ZipFile]:
+    """Open the zip, its central directory read, and close the file at the end.
 
     Raises:
         FormatError: It is not a zip or is damaged.
@@ -29,20 +32,19 @@ def open_zip(source: Path | bytes, target: str, limits: Limits) -> zipfile.ZipFi
         stream: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     except OSError as error:
         raise FormatError(f"the file cannot be read ({error.strerror})") from error
-    try:
-        if _directory_bytes(stream) > limits.members * _MEMBER_BYTES:
-            raise limits.exceeded("members", target, "the archive's directory is too large")
-        archive = zipfile.ZipFile(stream)
-    except (*ZIP_ERRORS, ValueError) as error:
-        stream.close()
-        raise FormatError("the zip is truncated or damaged") from error
-    # zipfile tolerates leading bytes, so in a truncated archive it can find the directory of a
-    # zip that was stored inside (torch keeps the sample inputs as one).
-    if min((info.header_offset for info in archive.infolist()), default=0) != 0:
-        archive.close()
-        stream.close()
-        raise FormatError("the zip is truncated or damaged")
-    return archive
+    with stream:
+        try:
+            if _directory_bytes(stream) > limits.members * _MEMBER_BYTES:
+                raise limits.exceeded("members", target, "the archive's directory is too large")
+            archive = zipfile.ZipFile(stream)
+        except (*ZIP_ERRORS, ValueError) as error:
+            raise FormatError("the zip is truncated or damaged") from error
+        with archive:
+            # zipfile tolerates leading bytes, so in a truncated archive it can find the directory
+            # of a zip that was stored inside (torch keeps the sample inputs as one).
+            if min((info.header_offset for info in archive.infolist()), default=0) != 0:
+                raise FormatError("the zip is truncated or damaged")
+            yield archive
 
 
 def _directory_bytes(stream: IO[bytes]) -> int:
