@@ -102,8 +102,9 @@ class PhaseSystem:
             ]
             T[(slice(None), row, *target)] = G[(slice(None), *source)]
         T = T.reshape(f * len(choices), prod(grid))
-        read = _grid(axis.read for axis in self.axes).to(T.device)
-        return T if bool(read.all()) else T[:, read]
+        # Asked of on the host, and by number: a mask on a GPU would make the host wait for it.
+        read = _grid(axis.read for axis in self.axes)
+        return T if bool(read.all()) else T[:, read.nonzero().flatten().to(T.device)]
 
 
 def phase_systems(axes: tuple[Axis, ...]) -> Iterator[PhaseSystem]:

@@ -104,15 +104,21 @@ def reconstruct(
 
 
 def overflow(gradients: Mapping[str, Tensor]) -> str:
-    """Which gradients hold numbers that their type cannot hold, in words; empty where none does."""
-    bad = {name: int((~torch.isfinite(g)).sum()) for name, g in gradients.items()}
-    bad = {name: count for name, count in bad.items() if count}
-    if not bad:
-        return ""
-    name, count = next(iter(bad.items()))
-    kind = str(gradients[name].dtype).removeprefix("torch.")
-    more = f", and so do {len(bad) - 1} more" if len(bad) > 1 else ""
-    return f"{count} of {gradients[name].numel()} numbers of {name} overflow {kind}{more}"
+    """Which gradients are not finite, in words: NaN, or beyond their type; empty where all are."""
+    said = []
+    for found, singular, verb in (
+        (torch.isnan, "are no numbers (NaN)", "are"),
+        (torch.isinf, "overflow", "do"),
+    ):
+        bad = {name: int(found(g).sum()) for name, g in gradients.items()}
+        bad = {name: count for name, count in bad.items() if count}
+        if bad:
+            name, count = next(iter(bad.items()))
+            kind = str(gradients[name].dtype).removeprefix("torch.")
+            what = f"{singular} {kind}" if found is torch.isinf else singular
+            more = f", and so {verb} {len(bad) - 1} more" if len(bad) > 1 else ""
+            said.append(f"{count} of {gradients[name].numel()} numbers of {name} {what}{more}")
+    return "; ".join(said)
 
 
 def _heads(

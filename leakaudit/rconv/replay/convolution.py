@@ -46,6 +46,13 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
             system = _system(node, state, output, with_gradient=True)
             solution = solve_layer(system, state.memory)
     state.solutions[step.node] = solution
+    if system.o is None and _vanished(system):
+        raise PathBroken(
+            step.node,
+            "every gradient of its weight is 0 though that of its output is not: they underflow "
+            "the type they were sent in, or its input is 0; the equations do not tell which",
+            solution,
+        )
     if solution.rank is not None and solution.rank < read:
         why = ""
         if system.dw is not None and not bool(system.dw.any()):
@@ -79,6 +86,13 @@ def _system(node: Node, state: State, output: Known | None, *, with_gradient: bo
         o=output,
         precision=state.precision,
     )
+
+
+def _vanished(system: LayerSystem) -> bool:
+    """Whether dl/dw is 0 throughout and dl/do is not: solving would give an input of zeros."""
+    if system.dw is None or system.G is None:
+        return False
+    return not bool(system.dw.any()) and bool(system.G.any())
 
 
 def _falls_short(solution: Solution, read: int) -> bool:
