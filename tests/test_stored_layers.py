@@ -102,3 +102,11 @@ def test_explain_says_why_there_is_nothing_to_count(source: str) -> None:
 def test_no_advice_is_given_for_it(source: str) -> None:
     graph = module.load(f"{source}:Stored", LoadOptions())
     assert [layer.layer for layer in advise(graph, "cross-entropy").layers] == ["head"]
+
+
+def test_a_weight_that_is_computed_is_not_called_an_activation(source: str) -> None:
+    arguments = ["check", f"{source}:LowRank", "--no-confirm", "--format", "json"]
+    (model,) = json.loads(CliRunner().invoke(main, arguments).stdout)["models"]
+    reasons = [stop["reason"] for stop in model["leak_path"]["stopped"]]
+    assert any("one factor is computed from stored numbers alone" in reason for reason in reasons)
+    assert not any("product of two activations" in reason for reason in reasons)

@@ -15,7 +15,12 @@ from leakaudit.graph.operators import (
     Reduce,
     Resize,
 )
-from leakaudit.leakpath.derivations.general import activations, affine_gradients, shape
+from leakaudit.leakpath.derivations.general import (
+    activations,
+    affine_gradients,
+    shape,
+    unknown_factors,
+)
 from leakaudit.leakpath.facts import Derivation
 from leakaudit.leakpath.knowledge import Knowledge
 
@@ -39,7 +44,7 @@ def stop(op: Operator, node: Node, known: Knowledge) -> str | None:
         case Reduce():
             return f"it reduces {size_in} values to {size_out}, and where they stood is not known"
         case MatMul() | Einsum() if len(activations(known, node)) > 1:
-            return "it is a product of two activations, and neither is known"
+            return unknown_factors(known, node)
         case ConvTranspose() | MatMul() | Einsum() | Resize():
             return "its linear equations are not solved here; only its gradient passes"
         case _:

@@ -7,7 +7,12 @@ from typing import ClassVar
 
 from leakaudit.graph import Node
 from leakaudit.graph.operators import Add, Div, Mul, Scale, Sub
-from leakaudit.leakpath.derivations.general import activations, affine_gradients, size
+from leakaudit.leakpath.derivations.general import (
+    activations,
+    affine_gradients,
+    size,
+    unknown_factors,
+)
 from leakaudit.leakpath.facts import Derivation, Fact, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
 
@@ -66,7 +71,7 @@ def _undoable(op: Add | Sub | Mul | Div | Scale) -> bool:
 def stop(op: Add | Sub | Mul | Div | Scale, node: Node, known: Knowledge) -> str | None:
     """A product of two unknown tensors stops; the others pass the gradient on."""
     if isinstance(op, Mul | Div) and len(activations(known, node)) > 1:
-        return "it is a product of two activations, and neither factor is known"
+        return unknown_factors(known, node)
     if isinstance(op, Mul) and op.zeros and known.quality(value(node.outputs[0])) is not None:
         total = size(known, node.outputs[0])
         return f"a stored factor is 0 for {op.zeros} of {total} elements: they have no influence"

@@ -65,6 +65,17 @@ def activations(known: Knowledge, node: Node) -> list[int]:
     return [i for i, name in enumerate(node.inputs) if name in known.graph.tensors]
 
 
+def unknown_factors(known: Knowledge, node: Node) -> str:
+    """Why a product of two activations passes nothing on."""
+    factors = [node.inputs[i] for i in activations(known, node)]
+    if known.graph.depend_on_inputs.issuperset(factors):
+        return "it is a product of two activations, and neither is known"
+    return (
+        "one factor is computed from stored numbers alone (a merged low-rank update, say): an "
+        "attacker can compute it too, but that is not followed here"
+    )
+
+
 def shape(known: Knowledge, name: str) -> tuple[int, ...]:
     """Shape of a tensor or parameter."""
     stored = known.graph.tensors.get(name) or known.graph.parameters[name]

@@ -27,6 +27,13 @@ from leakaudit.rconv.state import Known, PathBroken, State
 # Beyond this magnification one saturated output would put all others in doubt.
 _FLATTEST = 1e-6
 
+# An output is saturated where the curve is this much flatter than elsewhere, and what rounding has
+# left of it tells o less exactly than this, relative to the others. The estimate of rounding is one
+# from above; a 25th of it is typical.
+_SATURATED = 1e-2
+_WORTHLESS = 1e-3
+_TYPICAL = 1 / 25
+
 
 def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
     """The node, its operator, its output (rounding at flat ends removed) and PReLU's slope."""
@@ -83,16 +90,28 @@ def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     mask = torch.isfinite(o)
     if y.mask is not None:
         mask &= y.mask
-    o = torch.where(mask, o, torch.zeros_like(o))
-    return Known(o, None if bool(mask.all()) else mask, _error(state, op, y, slope, mask))
-
-
-def _error(state: State, op: Activation, y: Known, slope: Tensor | None, mask: Tensor) -> float:
-    """The error of o: that of y, magnified where the activation is flattest."""
-    if isinstance(op, Identity) or not bool(mask.any()):
-        return y.error
-    slopes = activations.derivative(op, y.tensor, slope)[mask].abs()
     # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
-    straight = isinstance(op, Relu | LeakyRelu | PRelu | Clip)
+    straight = isinstance(op, Identity | Relu | LeakyRelu | PRelu | Clip)
     error = y.error if straight else y.error + rounding(state, y.tensor)
+    slopes = activations.derivative(op, y.tensor, slope).abs()
+    if not straight:
+        mask &= ~_saturated(o, slopes, mask, error)
+    o = torch.where(mask, o, torch.zeros_like(o))
+    return Known(o, None if bool(mask.all()) else mask, _magnified(error, op, slopes[mask]))
+
+
+def _saturated(o: Tensor, slopes: Tensor, mask: Tensor, error: float) -> Tensor:
+    """Where y is so near the end of the curve's range that rounding decides what o it stands for.
+
+    Taken for equations, such values contradict all the others.
+    """
+    steep = mask & (slopes >= _SATURATED * torch.where(mask, slopes, 0).max())
+    scale = torch.where(steep, o, 0).abs().max()
+    return mask & ~steep & (_TYPICAL * error > _WORTHLESS * scale * slopes)
+
+
+def _magnified(error: float, op: Activation, slopes: Tensor) -> float:
+    """The error of o: that of y, magnified where the activation is flattest."""
+    if isinstance(op, Identity) or not slopes.numel():
+        return error
     return error / max(float(slopes.min()), _FLATTEST)

@@ -57,8 +57,14 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
         why = ""
         if system.dw is not None and not bool(system.dw.any()):
             why = (
-                ": every gradient of its weight is 0, for want of an active output or because they "
-                "are too small for the type they were sent in"
+                ": every gradient of its weight is 0: all outputs are inactive or saturated, or "
+                "the gradients are too small for the type they were sent in"
+            )
+        elif output is not None and output.mask is not None:
+            silent = int((~output.mask).sum())
+            why = (
+                f": {silent} of its {output.mask.numel()} outputs give no equation (inactive, not "
+                "read, or saturated beyond the precision)"
             )
         raise PathBroken(
             step.node, f"the equations have rank {solution.rank} of {read} unknowns{why}", solution
