@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from leakaudit.counting.count import READS_STORED, count, verdict
@@ -31,8 +32,19 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
 
     A layer into which nothing of the graph's inputs flows has nothing private to count.
     """
+    report = LayerReport(
+        name=node.name,
+        op=type(node.op).__name__.lower(),
+        origin=node.origin,
+        input_shape=graph.tensors[node.inputs[0]].shape,
+        output_shape=graph.tensors[node.outputs[0]].shape,
+        parameters=_hyperparameters(graph, node),
+        counts=None,
+        verdict=Verdict.UNDETERMINED,
+        note=READS_STORED,
+    )
     if node.inputs[0] not in graph.depend_on_inputs:
-        return _uncounted(graph, node)
+        return report
     rank = path.knowledge.rank(node)
     counts = count(graph, node, counting, rank)
     notes = []
@@ -50,31 +62,7 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
         notes.append("the bias is shared with another layer: its gradient is a sum")
     if not graph.parameters[weight].trainable:
         notes.append("the weight is frozen: it sends no gradient")
-    return LayerReport(
-        name=node.name,
-        op=type(node.op).__name__.lower(),
-        origin=node.origin,
-        input_shape=graph.tensors[node.inputs[0]].shape,
-        output_shape=graph.tensors[node.outputs[0]].shape,
-        parameters=_hyperparameters(graph, node),
-        counts=counts,
-        verdict=verdict(counts, counting),
-        note="; ".join(notes),
-    )
-
-
-def _uncounted(graph: Graph, node: Node) -> LayerReport:
-    return LayerReport(
-        name=node.name,
-        op=type(node.op).__name__.lower(),
-        origin=node.origin,
-        input_shape=graph.tensors[node.inputs[0]].shape,
-        output_shape=graph.tensors[node.outputs[0]].shape,
-        parameters=_hyperparameters(graph, node),
-        counts=None,
-        verdict=Verdict.UNDETERMINED,
-        note=READS_STORED,
-    )
+    return replace(report, counts=counts, verdict=verdict(counts, counting), note="; ".join(notes))
 
 
 def _shared_bias(graph: Graph, node: Node) -> bool:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +27,7 @@ from leakaudit.cli_completion import (
 )
 from leakaudit.cli_init import init
 from leakaudit.cli_options import Number, load_options, shared
-from leakaudit.cli_output import echo
+from leakaudit.cli_output import echo, print_report, progress_line, report_width, use_color
 from leakaudit.cli_reports import report_option, write_reports
 from leakaudit.errors import AuditError, LeakauditError, UsageError
 from leakaudit.explain import explain_layer, explain_rule, list_rules
@@ -239,7 +236,7 @@ def check(**settings: Any) -> None:
     all_rules = load_rules(settings["rule_folders"])
     options = _audit_options(settings, all_rules)
     ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
-    with _progress(not settings["no_progress"]) as progress:
+    with progress_line(not settings["no_progress"]) as progress:
         run = partial(audit_in_parallel, jobs=settings["jobs"], cluster=settings["cluster"])
         report = audit_all(targets, options, progress, run)
     report = suppress(report, ignores, cli_config.current().folder, whole=not settings["targets"])
@@ -249,13 +246,13 @@ def check(**settings: Any) -> None:
     shown = _at_least(report, Severity(settings["severity"]))
     output: Path | None = settings["output"]
     render = RenderOptions(
-        color=output is None and _use_color(settings["color"]),
-        width=max(80, min(140, _terminal_width())),
+        color=output is None and use_color(settings["color"]),
+        width=report_width(),
         verbosity=settings["verbose"] - settings["quiet"],
     )
     text = reporter(settings["file_format"]).render(shown, render)
     if output is None:
-        _print(text, settings["file_format"], color=render.color)
+        print_report(text, settings["file_format"], color=render.color)
     # Before the files: should one of them fail, this has been said.
     problems = [line for model in report.models if (line := incomplete(model, *gate))]
     unused = [] if settings["targets"] else cli_config.unmatched(it.target for it in report.models)
@@ -364,25 +361,6 @@ def _check_destinations(settings: dict[str, Any], targets: tuple[str, ...]) -> N
     require_destinations(outputs, read)
 
 
-def _print(text: str, file_format: str, *, color: bool) -> None:
-    """Write the report to stdout.
-
-    Raises:
-        UsageError: It cannot be written, a full disk say. A reader that has gone is none.
-    """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    if file_format == "html" and encoding.lower().replace("-", "") != "utf8":
-        # The page says that it is UTF-8: references are the same in every encoding.
-        text = text.encode("ascii", "xmlcharrefreplace").decode("ascii")
-    try:
-        echo(text, nl=False, color=color)
-    except OSError as error:
-        raise UsageError(
-            f"stdout: the report cannot be written ({error.strerror}); make room, or name a file "
-            "with --output"
-        ) from error
-
-
 def _at_least(report: AuditReport, severity: Severity) -> AuditReport:
     def shown(finding: Finding) -> bool:
         return finding.severity.at_least(severity)
@@ -397,36 +375,3 @@ def _at_least(report: AuditReport, severity: Severity) -> AuditReport:
         for model in report.models
     )
     return replace(report, models=models)
-
-
-def _use_color(choice: str) -> bool:
-    if choice != "auto":
-        return choice == "always"
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _terminal_width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((100, 24)).columns
-
-
-@contextmanager
-def _progress(wanted: bool) -> Iterator[Callable[[str], None]]:
-    """One line on stderr that is overwritten, on a terminal only; it leaves nothing behind."""
-    if not (wanted and sys.stderr.isatty()):
-        yield lambda _text: None
-        return
-
-    def show(text: str) -> None:
-        line = plain(text)[: _terminal_width() - 4]
-        click.echo(f"\r\x1b[K  {line} ...", nl=False, err=True, color=True)
-
-    try:
-        yield show
-    finally:
-        click.echo("\r\x1b[K", nl=False, err=True, color=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from leakaudit import cli_config
 from leakaudit.audit import choose_loss, require_confirmation
 from leakaudit.cli_completion import complete_target
 from leakaudit.cli_options import Number, load_options, shared
-from leakaudit.cli_output import echo
+from leakaudit.cli_output import echo, report_width
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.output import require_destinations
 from leakaudit.per_target import load_options_for, loss_for
@@ -115,8 +114,7 @@ def advise(target: str, **settings: Any) -> None:
     if settings["file_format"] == "json":
         echo(as_json(target, advice), nl=False)
     else:
-        width = max(80, min(140, shutil.get_terminal_size((100, 24)).columns))
-        echo(as_table(target, advice, width), nl=False)
+        echo(as_table(target, advice, report_width()), nl=False)
     if write_to is not None and advice.layers:
         best = best_writable(c for layer in advice.layers for c in layer.candidates)
         frozen = write(target, advice, best, write_to, options, settings["seed"])

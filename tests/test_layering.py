@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parallel": {"audit", "cluster", "errors", "findings", "work"},
     "bench": EVERYTHING_BELOW | {"audit", "config"},
     "cli_options": {"frontends", "limits"},
-    "cli_output": set(),
+    "cli_output": {"errors", "report"},
     "cli_reports": {"findings", "output", "report"},
     "cli_config": {"config", "errors", "findings", "per_target", "rules", "targets"},
     "cli_completion": {"errors", "frontends", "rules"},

@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
 from leakaudit.cli import main
 from leakaudit.frontends import onnx_model, pt2_model
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph.operators import Mul
-
-torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
 
 
 class Masked(nn.Module):

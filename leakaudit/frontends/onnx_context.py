@@ -23,8 +23,8 @@ from leakaudit.graph.operators import Operator, Unsupported
 
 Builder = Callable[["Context", onnx.NodeProto], None]
 
-# What may be moved about. Arithmetic, and all that gradients flow through, is floating.
 MAX_MASK_ELEMENTS = 2**24  # 4096 tokens that attend to as many
+# What may be moved about. Arithmetic, and all that gradients flow through, is floating.
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
 
 
@@ -185,11 +185,8 @@ class Context:
 
     def is_stored(self, name: str) -> bool:
         """Whether this value is a constant of floating-point numbers."""
-        return (
-            not self.is_activation(name)
-            and name in self._weights
-            and self._shapes.dtype(name) in FLOATS
-        )
+        in_file = name in self._weights and self._shapes.dtype(name) in FLOATS
+        return in_file and not self.is_activation(name)
 
     # --- parameters -------------------------------------------------------------------------------
 
@@ -202,13 +199,11 @@ class Context:
         if name is None or name not in self._weights:
             raise NotUnderstoodError(f"its {role} is computed at run time")
         parameter, lineage = self._origins.as_weight(name, role)
-        if parameter.trainable and (
-            self.is_activation(name)
-            or any(
-                self.only_reader(entry) is None or entry in self.draft.parameters
-                for entry in lineage[1:]
-            )
-        ):
+        shared = any(
+            self.only_reader(entry) is None or entry in self.draft.parameters
+            for entry in lineage[1:]
+        )
+        if parameter.trainable and (shared or self.is_activation(name)):
             raise NotUnderstoodError(
                 f"its {role} is a view of {lineage[-1]!r}, which other nodes read too"
             )
@@ -398,10 +393,7 @@ class Context:
             (f"input{index}", self.draft.parameters.get(name) or self._origins.as_operand(name))
             for index, name in enumerate(stored)
         ]
-        outputs = [
-            Tensor(name, self._shapes.shape(name) or (), self._shapes.dtype(name))
-            for name in node.output
-            if name
-        ]
+        made = filter(None, node.output)
+        outputs = [Tensor(y, self._shapes.shape(y) or (), self._shapes.dtype(y)) for y in made]
         op = Unsupported(kind(node), reason)
         self._make(self._names[tuple(node.output)], op, inputs, outputs, parameters, kind(node))

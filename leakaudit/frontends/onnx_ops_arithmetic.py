@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx
 
+from leakaudit.frontends.masks import selected
 from leakaudit.frontends.onnx_context import Builder, Context
 from leakaudit.frontends.onnx_node import NotUnderstoodError
 from leakaudit.graph import operators as ops
@@ -25,13 +26,9 @@ def binary(op: ops.Operator) -> Builder:
 def product(context: Context, node: onnx.NodeProto) -> None:
     """Mul; the zeros of a stored factor are counted: what they multiply is lost."""
     names = (context.operand(node, 0), context.operand(node, 1))
-    zeros = 0
-    for index in range(2):
-        factor = context.stored(node, index)
-        if factor is not None:
-            # Broadcasting repeats every element equally often.
-            repeats = math.prod(context.shape(node.output[0])) // max(factor.size, 1)
-            zeros = int((factor == 0).sum()) * repeats
+    factors = [factor for i in range(2) if (factor := context.stored(node, i)) is not None]
+    shape = context.shape(node.output[0])
+    zeros = max((selected(factor == 0, shape) for factor in factors), default=0)
     context.layer(node, ops.Mul(zeros), names)
 
 
@@ -111,9 +108,7 @@ def where(context: Context, node: onnx.NodeProto) -> None:
         if whole and context.is_activation(name) and context.shape(name) == shape:
             context.layer(node, ops.Identity(), (name,))
             return
-    # Broadcasting repeats every element of the condition equally often.
-    kept = int(chosen.sum()) * (math.prod(shape) // max(chosen.size, 1))
-    context.layer(node, ops.Where(kept), (context.movable(node, 0), *sides))
+    context.layer(node, ops.Where(selected(chosen, shape)), (context.movable(node, 0), *sides))
 
 
 BUILDERS: Mapping[str, Builder] = {

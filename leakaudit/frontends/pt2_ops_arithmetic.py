@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from leakaudit.frontends.masks import selected
 from leakaudit.frontends.pt2_call import Call, Layer
 from leakaudit.frontends.pt2_safe_softmax import safe_softmax
 from leakaudit.frontends.pt2_values import (
@@ -126,10 +127,7 @@ def _zeros(call: Call, name: str) -> int:
     """How many elements of the result an argument sets to 0, as far as its numbers are at hand."""
     value = call.arguments.get(name)
     numbers = call.sink.numbers(value) if isinstance(value, Stored) else None
-    if numbers is None:
-        return 0
-    # Broadcasting repeats every element equally often.
-    return int((numbers == 0).sum()) * (math.prod(call.output.shape) // max(numbers.size, 1))
+    return 0 if numbers is None else selected(numbers == 0, call.output.shape)
 
 
 def _quotient(call: Call) -> Layer:
@@ -274,10 +272,8 @@ def _choose(call: Call, kept: Array, x: Tensor, other: Tensor | Array) -> Layer:
         rest = other.name
     else:
         rest = call.sink.constant(np.asarray(other, dtype)).operand.name
-    # Broadcasting repeats every element of the condition equally often.
-    count = int(kept.sum()) * (math.prod(shape) // max(kept.size, 1))
     condition = call.sink.constant(kept).operand.name
-    return Layer(Where(count), (condition, x.name, rest))
+    return Layer(Where(selected(kept, shape)), (condition, x.name, rest))
 
 
 BUILDERS: Mapping[str, Builder] = {

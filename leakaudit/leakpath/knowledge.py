@@ -9,7 +9,8 @@ from math import prod
 from leakaudit.graph import Graph, Node
 from leakaudit.graph.operators import Conv
 from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality, gradient, value
-from leakaudit.leakpath.spread import Spread, spreads
+from leakaudit.leakpath.spread import Spread
+from leakaudit.leakpath.spread_back import spreads
 
 
 @dataclass(slots=True)

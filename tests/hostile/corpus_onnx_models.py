@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
 from corpus import Case, content
 from corpus_onnx import FILE, good_model
+from corpus_onnx_external import OUTSIDE, external, linked_folder, linked_out
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
@@ -24,11 +24,11 @@ def model_cases() -> list[Case]:
         model = good_model()
         change(model)
         cases.append(content(f"onnx: {name}", FILE, model.SerializeToString(deterministic=True)))
-    for location in _OUTSIDE:
-        cases.append(Case(f"onnx: external data at {location!r}", FILE, _external(location)))
-    cases.append(Case("onnx: external data of 2^62 bytes", FILE, _external("w", length=str(HUGE))))
-    cases.append(Case("onnx: external data by a link out", FILE, _linked_out))
-    cases.append(Case("onnx: external data by a folder that leads out", FILE, _linked_folder))
+    for location in OUTSIDE:
+        cases.append(Case(f"onnx: external data at {location!r}", FILE, external(location)))
+    cases.append(Case("onnx: external data of 2^62 bytes", FILE, external("w", length=str(HUGE))))
+    cases.append(Case("onnx: external data by a link out", FILE, linked_out))
+    cases.append(Case("onnx: external data by a folder that leads out", FILE, linked_folder))
     return cases
 
 
@@ -384,41 +384,3 @@ def _recursion() -> dict[str, Change]:
         "20 nested conditions": nested(20),
         "30 nested conditions": nested(30),
     }
-
-
-_OUTSIDE = (
-    "../secret",
-    "/etc/passwd",
-    "a/../../secret",
-    "..\\secret",
-    "C:\\secret",
-    "\\\\host\\share",
-    "file:///etc/passwd",
-    "",
-    "w\0.bin",
-    ".",
-    "/dev/zero",
-)
-
-
-def _external(location: str, **entries: str) -> Callable[[Path], object]:
-    def make(path: Path) -> None:
-        model = good_model()
-        tensor = _stored(model, "w1")
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in {"location": location, **entries}.items():
-            tensor.external_data.add(key=key, value=value)
-        path.write_bytes(model.SerializeToString(deterministic=True))
-
-    return make
-
-
-def _linked_out(path: Path) -> None:
-    (path.parent / "w.bin").symlink_to("/etc/passwd")
-    _external("w.bin")(path)
-
-
-def _linked_folder(path: Path) -> None:
-    (path.parent / "data").symlink_to("/etc")
-    _external("data/passwd")(path)

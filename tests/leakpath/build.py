@@ -121,6 +121,18 @@ class Builder:
         )
 
 
+def skipping(channels: int, filters: int, kernel: int) -> Graph:
+    """A convolution that keeps 8x8 pixels, then one of kernel 1 that skips three of four."""
+    b = Builder(1, channels, 8, 8)
+    b.conv("conv1", filters, kernel, padding=kernel // 2)
+    b.same("act1", LeakyRelu(0.2))
+    b.conv("conv2", 24, 1, stride=2)
+    b.same("act2", LeakyRelu(0.2))
+    b.flatten()
+    b.linear("fc1", 10)
+    return b.graph()
+
+
 def lenet_main(batch: int = 1, head: dict[str, Any] | None = None) -> Graph:
     """R-CONV's LeNet: four convolutions of kernel 5, ReLU after the last two."""
     b = Builder(batch, 3, 32, 32)

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from build import Builder
+from build import Builder, skipping
 
 from leakaudit.graph import Graph
 from leakaudit.graph.operators import LeakyRelu, Reshape
 from leakaudit.leakpath.facts import Quality, gradient, value
 from leakaudit.leakpath.path import derivation_tree, find_leak_path
-
-
-def skipping_second_layer() -> Graph:
-    """Kernel 1 twice, the second with stride 2: three input pixels of four influence nothing."""
-    b = Builder(1, 3, 8, 8)
-    b.conv("conv1", 12, 1)
-    b.same("act1", LeakyRelu(0.2))
-    b.conv("conv2", 24, 1, stride=2)
-    b.same("act2", LeakyRelu(0.2))
-    b.flatten()
-    b.linear("fc1", 10)
-    return b.graph()
 
 
 def two_readers() -> Graph:
@@ -40,14 +28,14 @@ def two_readers() -> Graph:
 
 def test_a_skipped_pixel_sends_no_gradient() -> None:
     """Its value is not known, and not needed: one reader, whose gradient there is 0."""
-    known = find_leak_path(skipping_second_layer(), "cross-entropy").knowledge
+    known = find_leak_path(skipping(3, 12, kernel=1), "cross-entropy").knowledge
     assert known.exact(gradient("conv1"))
     used = {step.conclusion: step.quality for step in derivation_tree(known, gradient("conv1"))}
     assert used[value("act1")] is Quality.READ
 
 
 def test_pixels_without_influence_are_not_claimed() -> None:
-    path = find_leak_path(skipping_second_layer(), "cross-entropy")
+    path = find_leak_path(skipping(3, 12, kernel=1), "cross-entropy")
     assert path.knowledge.quality(value("input")) is not Quality.EXACT
     assert not path.report.reaches_input
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from build import Builder, cnn6, lenet_main
+from build import Builder, cnn6, lenet_main, skipping
 
 from leakaudit.graph import Graph
 from leakaudit.graph.operators import (
@@ -87,18 +87,6 @@ def gated_by_its_own_input() -> Graph:
     return b.graph(first, second)
 
 
-def skipping() -> Graph:
-    """The second convolution skips pixels: dl/do of the first one is 0 there."""
-    b = Builder(1, 2, 8, 8)
-    b.conv("conv1", 16, 3, padding=1)
-    b.same("act1", LeakyRelu(0.2))
-    b.conv("conv2", 24, 1, stride=2)
-    b.same("act2", LeakyRelu(0.2))
-    b.flatten()
-    b.linear("fc1", 10)
-    return b.graph()
-
-
 def deep(layers: int) -> Graph:
     """Every solve waits: outputs of ReLU are never known everywhere."""
     b = Builder(1, 2, 4, 4)
@@ -140,7 +128,7 @@ def test_a_gradient_that_needs_the_value_is_not_used_for_it() -> None:
 
 def test_outputs_that_are_not_read_weaken_the_gradient_constraints() -> None:
     """288 gradient constraints would do for 128 unknowns, were dl/do not mostly 0."""
-    path = find_leak_path(skipping(), "cross-entropy")
+    path = find_leak_path(skipping(2, 16, kernel=3), "cross-entropy")
     assert path.knowledge.quality(value("conv1")) is Quality.READ
     assert tree(path, "input")[-1].premises == (gradient("conv1"), value("conv1"))
 
@@ -150,7 +138,7 @@ GRAPHS = {
     "squeeze and excite": squeeze_and_excite(),
     "dense over tokens": dense_over_tokens(),
     "gated by its own input": gated_by_its_own_input(),
-    "skipping": skipping(),
+    "skipping": skipping(2, 16, kernel=3),
     "lenet": lenet_main(),
     "cnn6": cnn6(),
     "deep": deep(6),

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from hand_built import client_gradients, graph_of, network, probe, weights_of
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from hand_built import client_gradients, graph_of, network, probe, weights_of  # noqa: E402
-from torch import nn  # noqa: E402
-
-from leakaudit.leakpath.derivations.convolution import ConvolutionValue  # noqa: E402
-from leakaudit.leakpath.facts import gradient, value  # noqa: E402
-from leakaudit.rconv.reconstruct import reconstruct  # noqa: E402
-from leakaudit.rconv.replay.convolution import layer_value  # noqa: E402
-from leakaudit.rconv.state import Known, PathBroken, State  # noqa: E402
+from leakaudit.leakpath.derivations.convolution import ConvolutionValue
+from leakaudit.leakpath.facts import gradient, value
+from leakaudit.rconv.reconstruct import reconstruct
+from leakaudit.rconv.replay.convolution import layer_value
+from leakaudit.rconv.state import Known, PathBroken, State
 
 EPS = torch.finfo(torch.float64).eps
 SHAPE = (1, 2, 6, 6)

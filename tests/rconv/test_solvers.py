@@ -2,121 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
+import torch
+from dense_reference import Case, cases, layer
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from solver_problems import EPS, GAP, SEEDS, SUITE, Problem, check, check_singular_values, problem
 
-torch = pytest.importorskip("torch")
-
-from dense_reference import Case, cases, layer, scaled_stack  # noqa: E402
-from hypothesis import assume, example, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-from leakaudit.rconv.operators import row_scale  # noqa: E402
-from leakaudit.rconv.solvers import gradient_only, stacked  # noqa: E402
-from leakaudit.rconv.solvers.bordered import BorderedBand, BorderedPhases  # noqa: E402
-from leakaudit.rconv.solvers.conjugate_gradients import least_squares  # noqa: E402
-from leakaudit.rconv.solvers.dense import factorise, rank_tolerance  # noqa: E402
-from leakaudit.rconv.solvers.dense_factor import DenseFactor  # noqa: E402
-from leakaudit.rconv.solvers.interface import LayerSystem, Solution  # noqa: E402
-from leakaudit.rconv.solvers.iterative import solve_factored, solve_matrix_free  # noqa: E402
-from leakaudit.rconv.solvers.normal_operator import NormalOperator  # noqa: E402
-from leakaudit.rconv.solvers.select import Method, choose  # noqa: E402
-from leakaudit.rconv.solvers.solve import solve_layer  # noqa: E402
-
-SUITE = settings(max_examples=50, deadline=None, derandomize=True)
-SEEDS = st.integers(0, 1000)
-KNOWN = st.sampled_from([1.0, 0.7])
-EPS = torch.finfo(torch.float64).eps
-GAP = 1e-6  # singular values between EPS and this are neither clearly zero nor clearly not
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A layer's equations with a known input, and their dense scaled stack."""
-
-    case: Case
-    system: LayerSystem
-    x: Any
-    S: Any
-    rhs: Any
-
-    @property
-    def singular_values(self) -> Any:
-        return torch.linalg.svdvals(self.S)
-
-    @property
-    def rank_is_clear(self) -> bool:
-        """Whether every singular value is clearly zero or clearly not, and one is not."""
-        s = self.singular_values
-        if len(s) == 0 or float(s[0]) == 0:
-            return False
-        return bool(((s > GAP * s[0]) | (s < 1e-11 * s[0])).all())
-
-    @property
-    def minimum_norm(self) -> Any:
-        """LAPACK's least squares on the dense stack."""
-        rhs = self.rhs[:, None]
-        return torch.linalg.lstsq(self.S, rhs, rcond=GAP, driver="gelsd").solution[:, 0]
-
-
-def problem(
-    case: Case, seed: int, which: str = "both", known: float = 1.0, noise: float = 0.0
-) -> Problem:
-    """Set up both sets of equations, or one of them, for a random input.
-
-    Args:
-        case: The layer.
-        seed: Of x, w, G, the mask and the noise.
-        which: `gradient`, `weight` or `both`.
-        known: Share of the outputs that are known.
-        noise: Added to both right-hand sides, which makes them inconsistent.
-    """
-    x, w, G = case.draw(seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    o, dw = case.output(x, w), case.weight_gradient(x, G)
-    o = o + noise * torch.randn(o.shape, generator=generator, dtype=torch.float64)
-    dw = dw + noise * torch.randn(dw.shape, generator=generator, dtype=torch.float64)
-    mask = (torch.rand(o.shape, generator=generator) < known).double()
-    gradient, weight = which != "weight", which != "gradient"
-    system = LayerSystem(
-        case.convolution,
-        case.geometry,
-        w,
-        dw if gradient else None,
-        G if gradient else None,
-        torch.where(mask > 0, o, 0.0) if weight else None,
-        mask if weight else None,
-        EPS,
-    )
-    scale_G, scale_w = row_scale(G.transpose(0, 1)), row_scale(w)
-    S = scaled_stack(case, w, G if gradient else None, mask if weight else None, scale_G, scale_w)
-    parts = []
-    if gradient:
-        parts.append((dw * scale_G.view(-1, *[1] * (dw.dim() - 1))).reshape(-1))
-    if weight:
-        scaled = o * scale_w.view(1, -1, *[1] * (o.dim() - 2))
-        parts.append(scaled.reshape(-1)[mask.reshape(-1) > 0])
-    return Problem(case, system, x, S, torch.cat(parts))
-
-
-def check(found: Problem, solution: Solution) -> None:
-    """Rank, solution and residual are LAPACK's, as far as the condition number lets them be."""
-    s = found.singular_values
-    largest = float(s[0])
-    kept = s[s > GAP * largest]
-    assert solution.rank == len(kept)
-    assert solution.unknowns == found.case.unknowns
-    assert solution.full_rank is (len(kept) == found.case.unknowns)
-    condition = largest / float(kept[-1])
-    expected = found.minimum_norm
-    error = float((solution.x.reshape(-1) - expected).norm())
-    assert error <= 1e-12 * condition**1.5 * max(1.0, float(expected.norm()))
-    left = found.S @ expected - found.rhs
-    relative = float(left.norm() / found.rhs.norm())
-    assert solution.residual == pytest.approx(relative, rel=1e-3, abs=1e-10)
-    assert solution.x.shape == found.x.shape
+from leakaudit.rconv.solvers import gradient_only, stacked
+from leakaudit.rconv.solvers.conjugate_gradients import least_squares
+from leakaudit.rconv.solvers.dense import factorise, rank_tolerance
+from leakaudit.rconv.solvers.normal_operator import NormalOperator
+from leakaudit.rconv.solvers.solve import solve_layer
 
 
 @SUITE
@@ -198,16 +97,6 @@ def test_gradient_only_states_the_worst_condition_of_its_systems(case: Case, see
     check_singular_values(found, solution)
 
 
-def check_singular_values(found: Problem, solution: Solution) -> None:
-    """The extreme ones of the whole stack, from inside its spectrum."""
-    s = found.singular_values
-    kept = s[s > GAP * s[0]]
-    assert solution.singular_values is not None
-    largest, smallest = solution.singular_values
-    assert 0.7 * float(kept[0]) <= largest <= float(kept[0]) * (1 + 1e-6)
-    assert float(kept[-1]) * (1 - 1e-6) <= smallest <= float(kept[-1]) * 1.5
-
-
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases(), seed=SEEDS)
 def test_stacked_states_the_condition_of_the_scaled_stack(case: Case, seed: int) -> None:
@@ -263,138 +152,6 @@ class TestStackedBranches:
         system = replace(found.system, w=w, o=case.output(found.x, w))
         assert stacked.solve(system, "").rank == 18
         assert stacked.solve(replace(system, precision=1e-3), "").rank == 9
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        layer((6, 6), 3, padding=1, group_filters=5),
-        layer((6, 5), 3, stride=2, padding=1, group_filters=8, batch=2),
-        layer((9,), 3, padding=1, groups=2, group_channels=2, group_filters=4),
-        layer((3, 4, 3), 2, padding=1, group_filters=5),
-        layer((7, 7), 2, stride=3, group_filters=4),
-        layer((5, 5), 3, group_channels=3, group_filters=1),
-    ],
-    ids=["2d", "batch", "1d groups", "3d", "unread", "rank-deficient"],
-)
-def test_matrix_free_gives_the_minimum_norm_solution(case: Case) -> None:
-    found = problem(case, 4)
-    solution = solve_layer(found.system, memory=1)
-    assert solution.solver.startswith("matrix-free conjugate gradients")
-    for why in ("no factor fits into 0 MiB", "no factor is needed", "too many to factor"):
-        if why in solution.reason:
-            break
-    else:
-        pytest.fail(solution.reason)
-    assert solution.iterations > 0
-    assert solution.residual < 1e-10
-    error = (solution.x.reshape(-1) - found.minimum_norm).norm()
-    assert error < 1e-7 * found.minimum_norm.norm()
-    s = found.singular_values
-    s = s[s > GAP * s[0]]
-    # Full rank over the unknowns that are read at all can be shown; a smaller one cannot.
-    read = int((found.S.abs().sum(dim=0) > 0).sum())
-    assert solution.rank in ({read, None} if len(s) == read else {None})
-    # An estimate from inside the spectrum of what was solved.
-    if "suffice" in solution.reason:
-        s = problem(case, 4, "weight").singular_values
-    assert solution.condition is not None or solution.rank is None
-    if solution.condition is not None:
-        assert 1 <= solution.condition <= 1.5 * float(s[0] / s[-1])  # rounded to one digit
-        assert solution.singular_values is not None
-        largest, smallest = solution.singular_values
-        assert largest <= 1.4 * float(s[0])
-        assert smallest >= float(s[-1]) / 1.4
-
-
-@SUITE
-@given(case=cases(), seed=SEEDS, which=st.sampled_from(["gradient", "weight", "both"]))
-def test_matrix_free_claims_full_rank_only_where_it_is_full(
-    case: Case, seed: int, which: str
-) -> None:
-    found = problem(case, seed, which)
-    assume(found.rank_is_clear)
-    check_full_rank_claim(found, solve_matrix_free(found.system, "test"))
-
-
-@SUITE
-@given(
-    case=cases(),
-    seed=SEEDS,
-    which=st.sampled_from(["weight", "both"]),
-    known=KNOWN,
-    factor=st.sampled_from([BorderedBand, BorderedPhases, DenseFactor]),
-)
-def test_a_float32_factor_claims_full_rank_only_where_it_is_full(
-    case: Case, seed: int, which: str, known: float, factor: Any
-) -> None:
-    found = problem(case, seed, which, known)
-    assume(found.rank_is_clear and found.system.has_weight)
-    assume(factor is not BorderedPhases or which == "both")
-    solution = solve_factored(found.system, "test", factor)
-    if solution is not None:
-        check_full_rank_claim(found, solution)
-        check_singular_values(found, solution)
-        assert solution.singular_values is not None
-        largest, smallest = solution.singular_values
-        assert solution.condition == pytest.approx(largest / smallest)
-
-
-@pytest.mark.parametrize("factor", [BorderedBand, BorderedPhases, DenseFactor])
-def test_a_float32_factor_of_zeros_claims_nothing(factor: Any) -> None:
-    system = problem(layer((5, 5), 3, padding=1, group_filters=4), 0).system
-    zero = {name: torch.zeros_like(getattr(system, name)) for name in ("w", "dw", "G", "o")}
-    assert solve_factored(replace(system, **zero), "test", factor) is None
-
-
-def test_a_matrix_that_float32_makes_indefinite_is_left_to_other_solvers(monkeypatch: Any) -> None:
-    monkeypatch.setattr("leakaudit.rconv.solvers.bordered.SHIFT", -1.0)
-    found = problem(layer((30, 30), 3, padding=1, group_filters=2), 0)
-    assert choose(found.case.geometry).method is Method.BORDERED_BAND
-    assert solve_factored(found.system, "test", BorderedBand) is None
-    solution = solve_layer(found.system)
-    assert "left the rank open" in solution.reason
-    assert (solution.x - found.x).abs().max() < 1e-8
-
-
-def check_full_rank_claim(found: Problem, solution: Solution) -> None:
-    """A claimed rank is the dense one and covers all that is read; the solution is then right."""
-    if solution.rank is None:
-        return
-    s = found.singular_values
-    read = found.S.abs().sum(dim=0) > 0
-    assert solution.rank == int(read.sum()) == int((s > GAP * s[0]).sum())
-    truth = found.x.reshape(-1) * read
-    assert (solution.x.reshape(-1) - truth).norm() <= 1e-5 * found.x.norm()
-
-
-@pytest.mark.parametrize("missing", [0, 20, 58, 67, 106, 128, 9999])
-def test_one_open_direction_among_ten_thousand_is_noticed(missing: int) -> None:
-    # One output of a pointwise layer of two channels and two filters is not known: one equation for
-    # two unknowns, rank 9999 of 10000. Some of these are where the random point is small.
-    case = layer((50, 100), 1, group_channels=2, group_filters=2)
-    x, w, _ = case.draw(0)
-    mask = torch.ones(1, 2, 50, 100, dtype=torch.float64)
-    mask.view(-1)[missing] = 0
-    system = LayerSystem(
-        case.convolution, case.geometry, w, None, None, case.output(x, w) * mask, mask, EPS
-    )
-    assert solve_matrix_free(system, "").rank is None
-    whole = replace(system, o=case.output(x, w), mask=torch.ones_like(mask))
-    assert solve_matrix_free(whole, "").rank == 10_000
-
-
-def test_matrix_free_certifies_a_well_conditioned_layer() -> None:
-    found = problem(layer((6, 6), 3, padding=1, group_filters=5), 4)
-    assert solve_matrix_free(found.system, "").rank == 36
-
-
-def test_matrix_free_on_contradicting_equations_ends_at_least_squares() -> None:
-    found = problem(layer((5, 4), 3, padding=1, group_filters=6), 0, noise=0.1)
-    solution = solve_layer(found.system, memory=1)
-    assert (solution.x.reshape(-1) - found.minimum_norm).norm() < 1e-7
-    left = found.S @ found.minimum_norm - found.rhs
-    assert solution.residual == pytest.approx(float(left.norm() / found.rhs.norm()), rel=1e-6)
 
 
 def test_the_three_solvers_agree_where_all_of_them_apply() -> None:

@@ -12,7 +12,8 @@ from operator_case import Case
 from operator_cases import CASES
 
 from leakaudit.graph import Graph, Node, Parameter, Tensor
-from leakaudit.leakpath.spread import Spread, passed_back
+from leakaudit.leakpath.spread import Spread
+from leakaudit.leakpath.spread_back import passed_back
 from leakaudit.rconv.execute import run
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+from hand_built import client_gradients, graph_of, network, probe, weights_of
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from hand_built import client_gradients, graph_of, network, probe, weights_of  # noqa: E402
-from torch import nn  # noqa: E402
-
-from leakaudit.rconv.reconstruct import reconstruct  # noqa: E402
+from leakaudit.rconv.reconstruct import reconstruct
 
 LOSS = "cross-entropy"
 SHAPE = (1, 1, 8, 8)
