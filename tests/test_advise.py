@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.graph.operators import Conv
+
+JSON = ("--format", "json")
 
 
 @pytest.mark.parametrize("name", FLAGGED)
@@ -256,6 +259,38 @@ def test_no_layer_is_reconstructed_after_its_best_change(name: str) -> None:
         # A layer's input may still follow from what is below it: then the path is said to be open.
         assert evidence["status"] not in ("confirmed", None) or best["reaches_input"]
     assert any(entry["changes"][0]["confirmation"]["status"] != "confirmed" for entry in layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "bound"), [("mlp_nobias", "fc2", 0), ("tabular_mlp", "fc1", 29)]
+)
+def test_a_frozen_layer_is_attacked_given_its_true_output(
+    name: str, layer: str, bound: int
+) -> None:
+    (entry,) = json.loads(run(str(SAMPLES / f"{name}.onnx"), "--layer", layer, *JSON).stdout)[
+        "layers"
+    ]
+    best = entry["changes"][0]
+    evidence = best["confirmation"]
+    assert (evidence["status"], evidence["scope"]) == ("not reproduced", "local")
+    assert "its true output, which is more than an attacker has" in evidence["reason"]
+    assert evidence["rank"] == best["counts"]["rank_bound"] < evidence["unknowns"]
+    assert evidence["mse"] > 1e-4
+    assert bound in (0, evidence["rank"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.pt2")), ids=lambda path: path.name)
+def test_some_change_of_every_sample_makes_the_reconstruction_fail(path: Path) -> None:
+    layers = json.loads(run(str(path), *JSON).stdout)["layers"]
+    changes = [change for layer in layers for change in layer["changes"]]
+    failed = [
+        change["confirmation"]
+        for change in changes
+        if change["confirmation"] and change["confirmation"]["status"] == "not reproduced"
+    ]
+    assert failed
+    assert all(evidence["rank"] < evidence["unknowns"] for evidence in failed)
 
 
 def test_names_of_a_model_cannot_steer_a_terminal() -> None:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from leakaudit.advise.search import Advice, LayerAdvice
 from leakaudit.advise.weights import ResampledWeights
 from leakaudit.findings import Status
-from leakaudit.rconv.confirm import ConfirmOptions, confirm
+from leakaudit.rconv.confirm import ConfirmOptions, confirm, confirm_given_output
 
 
 def confirm_best(advice: Advice, options: ConfirmOptions) -> Advice:
     """Attack the best change of every layer, or the best one that can be attacked at all.
 
-    A frozen weight leaves nothing to solve: then the next change is run too.
+    A frozen weight sends no equation, and often no leak path leads to its layer: then the layer is
+    attacked given its true output, and the next change is run too.
 
     Raises:
         UsageError: The options do not fit.
@@ -35,7 +36,11 @@ def _confirmed(advice: Advice, layer: LayerAdvice, options: ConfirmOptions) -> L
         )
         result = confirm(graph, candidate.path, [layer.layer], options)
         evidence = result.layers[layer.layer]
+        unsolved = evidence.status is Status.NOT_RUN
+        weight = graph.node(layer.layer).parameter("weight") or ""
+        if unsolved and not graph.parameters[weight].trainable:
+            evidence = confirm_given_output(graph, layer.layer, options)
         candidates[number] = replace(candidate, confirmation=evidence)
-        if evidence.status is not Status.NOT_RUN:
+        if not unsolved:
             break
     return replace(layer, candidates=tuple(candidates))

@@ -20,6 +20,7 @@ from leakaudit.limits import Limits
 from leakaudit.rconv.device import choose_device
 from leakaudit.rconv.evidence import fit_factor, judge
 from leakaudit.rconv.execute import NotExecutable
+from leakaudit.rconv.given_output import solve_given_output
 from leakaudit.rconv.local import (
     confirm_locally,
     confirm_synthetically,
@@ -94,14 +95,7 @@ def confirm(
         AuditError: Weights cannot be read, or onnxruntime disagrees.
     """
     device = choose_device(options.device)
-    base = Confirmation(
-        Status.NOT_RUN,
-        Scope.NONE,
-        "",
-        device=device.type,
-        gradient_dtype=options.gradient_dtype,
-        seed=options.seed,
-    )
+    base = _not_run(options, device)
     started = time.perf_counter()
     dtype = GRADIENT_DTYPES[options.gradient_dtype]
     progress("reading weights")
@@ -169,6 +163,45 @@ def confirm(
     elif shown != result.target:
         shown = None  # a picture of another input than the original beside it
     return ConfirmResult(model, layers, original, reconstruction, partial.get(shown or ""))
+
+
+def confirm_given_output(graph: Graph, layer: str, options: ConfirmOptions) -> Confirmation:
+    """Attack a layer by its weight constraints alone, given its true output.
+
+    Args:
+        graph: The network.
+        layer: A convolution or dense layer, its weight frozen, say.
+        options: Device, precision, probe.
+
+    Raises:
+        UsageError: The options do not fit.
+        AuditError: Weights cannot be read.
+    """
+    device = choose_device(options.device)
+    base = _not_run(options, device)
+    weights = load_weights(graph, device)
+    problem = not_confirmable(graph)
+    if problem:
+        return replace(base, reason=problem)
+    probe, inputs = _inputs(graph, options, device)
+    dtype = GRADIENT_DTYPES[options.gradient_dtype]
+    try:
+        shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)
+    except NotExecutable as error:
+        return replace(base, reason=f"the graph cannot be run: {error}")
+    base = replace(base, probe=probe.name)
+    return solve_given_output(base, graph, graph.node(layer), weights, shared)
+
+
+def _not_run(options: ConfirmOptions, device: torch.device) -> Confirmation:
+    return Confirmation(
+        Status.NOT_RUN,
+        Scope.NONE,
+        "",
+        device=device.type,
+        gradient_dtype=options.gradient_dtype,
+        seed=options.seed,
+    )
 
 
 def not_confirmable(graph: Graph) -> str | None:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from dense_reference import Case, cases, layer  # noqa: E402
 from hypothesis import assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from test_solvers import KNOWN, SEEDS, Problem, problem  # noqa: E402
+from solver_problems import KNOWN, SEEDS, Problem, problem  # noqa: E402
 
 from leakaudit.rconv.solvers.bordered import SHIFT, BorderedBand, BorderedPhases  # noqa: E402
 from leakaudit.rconv.solvers.circulant import ScaledCirculant  # noqa: E402
