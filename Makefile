@@ -23,7 +23,7 @@ lint: $(VENV)/.installed-dev
 
 # The generated parts of README.md, and rules/README.md. The tests say when they are not current.
 docs: $(VENV)/.installed-dev
-	$(PYTHON) tests/generated_docs.py
+	$(PYTHON) tests/support/generated_docs.py
 
 # About a minute; leave the options out for the whole comparison.
 bench: $(VENV)/.installed-bench

@@ -13,7 +13,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # it is not where Ctrl-C is to be ignored
         signal.signal(signal.SIGINT, _stop)
-    from leakaudit.cli import main as run
+    from leakaudit.cli.main import main as run
 
     signal.signal(signal.SIGINT, before)
     run()

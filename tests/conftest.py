@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from config_support import SAMPLES
+from places import SAMPLES
 
 
 @pytest.fixture

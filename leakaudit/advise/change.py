@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Conv, Identity, Linear, Reshape
+from leakaudit.operators import Conv, Identity, Linear, Reshape
 
 SPATIAL_RANKS = (3, 4, 5)  # (B, N, H_1..H_d) for d = 1..3
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from leakaudit.advise.search import Advice, LayerAdvice
 from leakaudit.advise.weights import ResampledWeights
+from leakaudit.confirm.confirm import ConfirmOptions, confirm, confirm_given_output
 from leakaudit.findings import Status
-from leakaudit.rconv.confirm import ConfirmOptions, confirm, confirm_given_output
 
 
 def confirm_best(advice: Advice, options: ConfirmOptions) -> Advice:

@@ -11,9 +11,9 @@ from functools import singledispatch
 from itertools import zip_longest
 from math import prod
 
+from leakaudit import operators as ops
 from leakaudit.counting.geometry import spatial_axes
 from leakaudit.graph import Graph, Node, Parameter
-from leakaudit.graph import operators as ops
 
 Shape = tuple[int, ...]
 

@@ -8,7 +8,7 @@ from math import prod
 from leakaudit.advise.change import Change, feature_map
 from leakaudit.advise.propagate import RefusedChange, Shape, Sizes, propagate
 from leakaudit.graph import Graph, Node, Tensor
-from leakaudit.graph.operators import AveragePool, Linear
+from leakaudit.operators import AveragePool, Linear
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of, spatia
 from leakaudit.errors import UsageError
 from leakaudit.findings import Confirmation, PathStop
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Conv, Linear, Unsupported
 from leakaudit.leakpath.facts import value
 from leakaudit.leakpath.path import LeakPath, find_leak_path
+from leakaudit.operators import Conv, Linear, Unsupported
 
 REFUSALS = 256  # as many values in a row as any number of groups behind a layer can refuse
 

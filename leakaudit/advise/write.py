@@ -15,10 +15,10 @@ from leakaudit.counting.count import bound_of
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import Reshape
+from leakaudit.operators import Reshape
 
 if TYPE_CHECKING:
-    from leakaudit.frontends.onnx_edit import OnnxEdit
+    from leakaudit.frontends.onnx.edit import OnnxEdit
 
 
 def check_writable(target: str, graph_format: str, path: Path) -> None:
@@ -71,7 +71,7 @@ def write(
         UsageError: The file exists or cannot be written, or the model cannot be edited.
         AuditError: The target cannot be read.
     """
-    from leakaudit.frontends import onnx_edit
+    from leakaudit.frontends.onnx import edit as onnx_edit
 
     check_writable(target, advice.graph.format, path)
     data = onnx_edit.edited(target, _edit(advice.graph, candidate, seed), advice.graph.weights)
@@ -90,7 +90,7 @@ def write(
 
 
 def _edit(graph: Graph, candidate: Candidate, seed: int) -> OnnxEdit:
-    from leakaudit.frontends import onnx_edit
+    from leakaudit.frontends.onnx import edit as onnx_edit
 
     change, changed = candidate.change, candidate.graph
     layer = graph.node(change.layer)
@@ -122,7 +122,7 @@ def _read_back(data: bytes, candidate: Candidate, options: LoadOptions) -> None:
     Raises:
         UsageError: It does not: something in the file states sizes in a way that was not changed.
     """
-    from leakaudit.frontends import onnx_model
+    from leakaudit.frontends.onnx import reader as onnx_model
 
     problem = "something behind the layer states its sizes in the file; change the model's source"
     with tempfile.TemporaryDirectory() as folder:

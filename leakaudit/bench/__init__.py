@@ -1,1 +1,1 @@
-"""`leakaudit bench`: the measurements behind the figures that leakaudit states of itself."""
+"""Measurements of speed, memory and accuracy, and their committed results."""

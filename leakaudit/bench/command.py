@@ -116,8 +116,7 @@ def table(output: Path, **settings: Any) -> None:
 
     Interrupted with Ctrl-C it shows the rows finished until then, which are also in the file.
     """
-    from leakaudit.bench import results_io
-    from leakaudit.bench import table as run
+    from leakaudit.bench import results_io, table as run
 
     options = run.TableOptions(**settings)
     try:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from leakaudit.confirm.probes import load_probe
 from leakaudit.errors import UsageError
-from leakaudit.rconv.probes import load_probe
 
 DATASETS = ("cifar100", "cifar10", "mnist", "photographs")
 # Photographs of everyday things among scikit-image's test data, which also holds textures and

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from leakaudit.confirm.probes import make_probe
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
-from leakaudit.graph.operators import Conv
-from leakaudit.rconv.convolution import Convolution
-from leakaudit.rconv.probes import make_probe
-from leakaudit.rconv.solvers.interface import LayerSystem
+from leakaudit.equations.convolution import Convolution
+from leakaudit.equations.system import LayerSystem
+from leakaudit.operators import Conv
 
 
 def first_layer(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leakaudit.output import write_text
+from leakaudit.report.destination import write_text
 
 SCHEMA_VERSION = 1
 

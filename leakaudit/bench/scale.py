@@ -12,11 +12,12 @@ from tabulate import tabulate
 from leakaudit.bench.layers import first_layer, median_seconds, training_pass
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile
+from leakaudit.confirm.metrics import mse
+from leakaudit.equations.system import LayerSystem
 from leakaudit.errors import UsageError
-from leakaudit.rconv.metrics import mse
-from leakaudit.rconv.solvers.interface import LayerSystem, Solution
-from leakaudit.rconv.solvers.iterative import solve_matrix_free
-from leakaudit.rconv.solvers.solve import solve_layer
+from leakaudit.solvers.interface import Solution
+from leakaudit.solvers.iterative import solve_matrix_free
+from leakaudit.solvers.solve import solve_layer
 
 FILTERS, SIZE = 64, 64
 KERNEL, STRIDE = 3, 1

@@ -11,18 +11,18 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from leakaudit.attack.reconstruct import reconstruct
+from leakaudit.bench.baselines.dense_rows import convolution_rows
 from leakaudit.bench.layers import first_layer, median_seconds, side_by_side, training_pass
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile
 from leakaudit.bench.table import load_network
-from leakaudit.graph.operators import Conv
-from leakaudit.rconv.baselines.dense_rows import convolution_rows
-from leakaudit.rconv.confirm import load_weights
-from leakaudit.rconv.metrics import mse
-from leakaudit.rconv.probes import make_probe
-from leakaudit.rconv.reconstruct import reconstruct
-from leakaudit.rconv.solvers.solve import solve_layer
-from leakaudit.rconv.victim import share_gradient
+from leakaudit.confirm.client import share_gradient
+from leakaudit.confirm.confirm import load_weights
+from leakaudit.confirm.metrics import mse
+from leakaudit.confirm.probes import make_probe
+from leakaudit.operators import Conv
+from leakaudit.solvers.solve import solve_layer
 
 # filters, kernel, stride, activation of the single layers: VGG's first, ResNet's, AlexNet's. Behind
 # a ReLU the last one has fewer equations than unknowns; behind a LeakyReLU it has enough.

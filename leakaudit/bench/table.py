@@ -12,22 +12,22 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from leakaudit.attack.loss import loss_value, worst_case_target
+from leakaudit.bench.baselines.dlg import Dlg
+from leakaudit.bench.baselines.interface import Attack
+from leakaudit.bench.baselines.rconv import RConv
+from leakaudit.bench.baselines.rgap import Rgap
 from leakaudit.bench.data import Picture, pictures
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile
+from leakaudit.confirm.client import GRADIENT_DTYPES
+from leakaudit.confirm.confirm import load_weights
+from leakaudit.confirm.metrics import mse, psnr, ssim
 from leakaudit.errors import UsageError
+from leakaudit.execute import run
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.frontends.registry import load
 from leakaudit.graph import Graph
-from leakaudit.rconv.baselines.dlg import Dlg
-from leakaudit.rconv.baselines.interface import Attack
-from leakaudit.rconv.baselines.rconv import RConv
-from leakaudit.rconv.baselines.rgap import Rgap
-from leakaudit.rconv.confirm import load_weights
-from leakaudit.rconv.execute import run
-from leakaudit.rconv.loss import loss_value, worst_case_target
-from leakaudit.rconv.metrics import mse, psnr, ssim
-from leakaudit.rconv.victim import GRADIENT_DTYPES
 
 # The published table's PSNR sets MAX = 255 for pixels in [0, 1]: 20·log10(255) dB more.
 PUBLISHED_OFFSET = 48.1308

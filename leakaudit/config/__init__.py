@@ -1,1 +1,1 @@
-"""`[tool.leakaudit]` in pyproject.toml, or leakaudit.toml: finding, reading and checking it."""
+"""The configuration file: found, read, checked."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from leakaudit.config import values
 from leakaudit.config.values import Check
-from leakaudit.limits import LIMITS
+from leakaudit.sandbox.limits import LIMITS
 
 # A key is the long name of an option of `leakaudit check`, with the same meaning. --cluster is not
 # among them: what a scheduler answers is unpickled, so the command line alone may name one.

@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from leakaudit.config.targets import from_folder
 from leakaudit.errors import UsageError
 from leakaudit.findings import Severity
-from leakaudit.limits import parse_limits
-from leakaudit.targets import from_folder
+from leakaudit.sandbox.limits import parse_limits
 
 Check = Callable[[object, Path], object]
 

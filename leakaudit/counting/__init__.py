@@ -1,1 +1,1 @@
-"""See the modules."""
+"""Unknowns, gradient and weight constraints of a layer, and a bound on their rank."""

@@ -10,7 +10,7 @@ from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of
 from leakaudit.findings import Counts, SymbolicCounts, Verdict
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Conv
+from leakaudit.operators import Conv
 
 COUNTINGS = ("exact", "slides")
 READS_STORED = "it reads stored numbers only: nothing of the input flows in, nothing was counted"

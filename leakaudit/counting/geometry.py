@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakaudit.graph import Graph, Node
-    from leakaudit.graph.operators import AveragePool, Conv, MaxPool
+    from leakaudit.operators import AveragePool, Conv, MaxPool
 
 Quantity = Any  # int or sympy.Expr: the arithmetic is the same, its type depends on the caller
 
@@ -129,7 +129,7 @@ def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:
     Raises:
         TypeError: The node has no weights to count.
     """
-    from leakaudit.graph.operators import Conv, Linear
+    from leakaudit.operators import Conv, Linear
 
     shape = graph.tensors[node.inputs[0]].shape
     weight = graph.parameters[node.parameter("weight") or ""]

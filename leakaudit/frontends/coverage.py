@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from leakaudit.frontends import onnx_ops, pt2_ops
-from leakaudit.graph import operators as ops
+from leakaudit import operators as ops
+from leakaudit.frontends.aten.operators import registry as pt2_ops
+from leakaudit.frontends.onnx.operators import registry as onnx_ops
 
 _BASES = (ops.Operator, ops.Activation, ops.Unsupported)
 

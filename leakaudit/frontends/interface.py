@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from leakaudit.limits import Limits
+from leakaudit.sandbox.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from leakaudit.errors import AuditError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
-from leakaudit.limits import bounded_memory
+from leakaudit.sandbox.limits import bounded_memory
 
 FILE_FORMATS = {".onnx": "onnx", ".pt2": "pt2"}
 # Suffixes that PyTorch files carry; the pt2 reader tells what they really are.
@@ -57,17 +57,17 @@ def load(target: str, options: LoadOptions) -> Graph:
     # Imported on demand: onnx and torch take their time, and the file formats need no torch.
     match format_of(target):
         case "onnx":
-            from leakaudit.frontends import onnx_model
+            from leakaudit.frontends.onnx import reader as onnx_model
 
             with bounded_memory(options.limits, target):
                 return onnx_model.load(target, options)
         case "pt2":
-            from leakaudit.frontends import pt2_model
+            from leakaudit.frontends.aten import reader as pt2_model
 
             with bounded_memory(options.limits, target):
                 return pt2_model.load(target, options)
         case _:
-            from leakaudit.frontends import module
+            from leakaudit.frontends.aten import module
 
             return module.load(target, options)
 

@@ -1,1 +1,1 @@
-"""See the modules."""
+"""What follows from the shared gradients: a chain of facts from the head to the input."""

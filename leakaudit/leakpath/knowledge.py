@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from math import prod
 
 from leakaudit.graph import Graph, Node
-from leakaudit.graph.operators import Conv
 from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality, gradient, value
-from leakaudit.leakpath.spread import Spread
-from leakaudit.leakpath.spread_back import spreads
+from leakaudit.leakpath.gradient_rank import Spread
+from leakaudit.leakpath.gradient_rank_back import spreads
+from leakaudit.operators import Conv
 
 
 @dataclass(slots=True)

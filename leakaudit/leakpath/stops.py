@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from leakaudit.findings import PathStop
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Activation
 from leakaudit.leakpath.derivations.registry import stop
 from leakaudit.leakpath.facts import gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Activation
 
 
 def stops(known: Knowledge) -> tuple[PathStop, ...]:

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from leakaudit.errors import UsageError
 from leakaudit.report.github import GithubReporter
 from leakaudit.report.gitlab import GitlabReporter
-from leakaudit.report.html import HtmlReporter
+from leakaudit.report.html.report import HtmlReporter
 from leakaudit.report.interface import Reporter
 from leakaudit.report.json_report import JsonReporter
 from leakaudit.report.junit import JunitReporter
-from leakaudit.report.markdown import MarkdownReporter
+from leakaudit.report.markdown.report import MarkdownReporter
 from leakaudit.report.sarif import SarifReporter
-from leakaudit.report.table import TableReporter
+from leakaudit.report.terminal.table import TableReporter
 
 REPORTERS: Mapping[str, Reporter] = MappingProxyType(
     {

@@ -23,7 +23,7 @@ from leakaudit.report.escape import plain
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.json_text import Json, dump
 from leakaudit.report.location import uri_of
-from leakaudit.report.markdown_text import rich
+from leakaudit.report.markdown.text import rich
 
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT = "leakaudit/v1"

@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from leakaudit.bench import data  # noqa: E402
-from leakaudit.errors import UsageError  # noqa: E402
+from leakaudit.bench import data
+from leakaudit.errors import UsageError
 
 SHAPE = (1, 3, 32, 32)
 installed = pytest.mark.skipif(

@@ -11,19 +11,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import SAMPLES as MODELS
 
 torch = pytest.importorskip("torch")
 
-from click.testing import CliRunner  # noqa: E402
+from click.testing import CliRunner
 
-from leakaudit.bench import audit_time, scale, solve_time  # noqa: E402
-from leakaudit.bench.command import bench  # noqa: E402
-from leakaudit.bench.layers import first_layer  # noqa: E402
-from leakaudit.bench.machine import environment, measure  # noqa: E402
-from leakaudit.bench.results_io import ResultFile, finite, read_rows  # noqa: E402
-from leakaudit.errors import UsageError  # noqa: E402
+from leakaudit.bench import audit_time, scale, solve_time
+from leakaudit.bench.command import bench
+from leakaudit.bench.layers import first_layer
+from leakaudit.bench.machine import environment, measure
+from leakaudit.bench.results_io import ResultFile, finite, read_rows
+from leakaudit.errors import UsageError
 
-MODELS = Path(__file__).parents[2] / "sample_models"
 RESULTS = Path(scale.__file__).parent / "results"
 
 
@@ -113,7 +113,7 @@ def test_scale_writes_rows_and_a_picture(tmp_path: Path) -> None:
 
 
 def test_scale_refuses_what_is_no_size() -> None:
-    from leakaudit.cli import main
+    from leakaudit.cli.main import main
 
     result = CliRunner().invoke(main, ["bench", "scale", "--sizes", "32,big"])
     assert result.exit_code == 2
@@ -143,7 +143,7 @@ def test_timed_commands_are_those_of_the_command_line() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; import leakaudit.cli; "
+        "import sys; import leakaudit.cli.main; "
         "assert 'torch' not in sys.modules and 'leakaudit.bench.command' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

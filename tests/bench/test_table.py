@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import SAMPLES as MODELS
 
 torch = pytest.importorskip("torch")
 
-from click.testing import CliRunner  # noqa: E402
+from click.testing import CliRunner
 
-from leakaudit.bench import table  # noqa: E402
-from leakaudit.bench.command import bench  # noqa: E402
-from leakaudit.bench.data import Picture  # noqa: E402
-from leakaudit.rconv.probes import make_probe  # noqa: E402
+from leakaudit.bench import table
+from leakaudit.bench.command import bench
+from leakaudit.bench.data import Picture
+from leakaudit.confirm.probes import make_probe
 
-MODELS = Path(__file__).parents[2] / "sample_models"
 SHAPE = (1, 3, 32, 32)
 
 
@@ -87,7 +87,7 @@ def test_an_interruption_keeps_the_finished_rows(
 
 
 def test_a_missing_network_is_named(tmp_path: Path) -> None:
-    from leakaudit.cli import main
+    from leakaudit.cli.main import main
 
     output = str(tmp_path / "t.json")
     command = ["bench", "table", "--models", str(tmp_path), "--networks", "nn", "--output", output]

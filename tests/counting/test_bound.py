@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 from brute_force import DenseConvolution, DenseLinear, clear_rank, numerical_rank
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from layers import (
     REFERENCE,
     convolution,

@@ -10,7 +10,7 @@ from leakaudit.counting.count import bound_of, count, verdict
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
 from leakaudit.findings import Verdict
 from leakaudit.graph import Graph, Node, Parameter, Tensor
-from leakaudit.graph.operators import Conv, Linear, Operator, Relu
+from leakaudit.operators import Conv, Linear, Operator, Relu
 
 SQUARE = {"kernel": (5, 5), "padding_begin": (2, 2), "padding_end": (2, 2)}
 UNIT = {"stride": (1, 1), "dilation": (1, 1)}

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import sympy
 from brute_force import DenseConvolution
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from layers import convolution, convolutions, geometry
 
 from leakaudit.counting import formulas

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from leakaudit import operators as ops
 from leakaudit.frontends.coverage import coverage
-from leakaudit.graph import operators as ops
 
 
 def test_every_operator_of_the_graph_comes_from_somewhere() -> None:

@@ -13,14 +13,14 @@ torch = pytest.importorskip("torch")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("transformers")
 
-import real_networks  # noqa: E402
-from pt2_reading import read, unsupported  # noqa: E402
+import real_networks
+from pt2_reading import read, unsupported
 
-from leakaudit.frontends import module, pt2_model  # noqa: E402
-from leakaudit.frontends.interface import LoadOptions  # noqa: E402
-from leakaudit.graph import Graph  # noqa: E402
-from leakaudit.graph.operators import Conv  # noqa: E402
-from leakaudit.rconv.execute import run  # noqa: E402
+from leakaudit.execute import run
+from leakaudit.frontends.aten import module, reader as pt2_model
+from leakaudit.frontends.interface import LoadOptions
+from leakaudit.graph import Graph
+from leakaudit.operators import Conv
 
 VISION = ("resnet", "convnext", "mobilenet_v2", "vit", "deit", "swin", "clip_vision")
 TEXT = ("bert", "gpt2", "llama")

@@ -37,7 +37,7 @@ def _seeds() -> tuple[bytes, ...]:
 
 @cache
 def _operators() -> tuple[str, ...]:
-    from leakaudit.frontends.onnx_ops import OPERATORS, REFUSED
+    from leakaudit.frontends.onnx.operators.registry import OPERATORS, REFUSED
 
     return (*sorted(OPERATORS), *sorted(REFUSED))
 
@@ -163,5 +163,5 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import_module("leakaudit.frontends.onnx_model")  # before it is watched
+    import_module("leakaudit.frontends.onnx.reader")  # before it is watched
     fuzz(one_input)

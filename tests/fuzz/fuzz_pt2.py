@@ -117,5 +117,5 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import_module("leakaudit.frontends.pt2_model")  # before it is watched
+    import_module("leakaudit.frontends.aten.reader")  # before it is watched
     fuzz(one_input)

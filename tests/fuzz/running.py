@@ -9,14 +9,14 @@ from functools import cache
 from pathlib import Path
 from types import FunctionType
 
-from leakaudit.audit import AuditOptions, audit
 from leakaudit.errors import LeakauditError
 from leakaudit.findings import AuditReport
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.limits import Limits
+from leakaudit.pipeline.audit import AuditOptions, audit
 from leakaudit.report import REPORTERS, RenderOptions, reporter
 from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
+from leakaudit.sandbox.limits import Limits
 
 
 @cache

@@ -11,12 +11,11 @@ import fuzz_onnx
 import fuzz_pt2
 import fuzz_rules
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from leakaudit.frontends import onnx_ops
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.frontends.onnx_model import load
+from leakaudit.frontends.onnx.operators import registry as onnx_ops
+from leakaudit.frontends.onnx.reader import load
 
 TARGETS = (fuzz_onnx, fuzz_pt2, fuzz_rules)
 # Of every length: short ones mutate little, long ones much.

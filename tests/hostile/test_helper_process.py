@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from corpus_onnx import good_model
 
-from leakaudit import isolate
-from leakaudit.cli import main
+from leakaudit.cli.main import main
 from leakaudit.errors import AuditError
-from leakaudit.frontends import onnx_native
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.frontends.onnx_model import load
-from leakaudit.isolate import Helper, HelperDied, HelperFailed
-from leakaudit.limits import Limits
+from leakaudit.frontends.onnx import native as onnx_native
+from leakaudit.frontends.onnx.reader import load
+from leakaudit.sandbox import helper as isolate
+from leakaudit.sandbox.helper import Helper, HelperDied, HelperFailed
+from leakaudit.sandbox.limits import Limits
 
 needs_resource = pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
 
@@ -133,7 +133,7 @@ def model(tmp_path: Path) -> str:
 
 WORKER = """
 import os, signal
-from leakaudit.frontends import onnx_worker
+from leakaudit.frontends.onnx import worker as onnx_worker
 def handle(parts):
     if parts[:2] == [b"infer node", b"Sigmoid"]:
         os.kill(os.getpid(), signal.{signal})
@@ -206,7 +206,7 @@ def test_no_helper_is_left_behind(model: str) -> None:
 def test_crash_of_onnxruntime_is_a_comparison_that_failed(
     task: str, reason: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx_check = pytest.importorskip("leakaudit.rconv.onnx_check")
+    onnx_check = pytest.importorskip("leakaudit.confirm.onnxruntime_check")
     source = f"import os, signal, time\ndef handle(parts):\n    {task}\n"
     (tmp_path / "crashing_runner.py").write_text(source)
     folders = isolate._folders

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from corpus import Case, all_cases
 
-from leakaudit.cli import main
+from leakaudit.cli.main import main
 
 CASES = all_cases()
 # One of each kind is enough where a process costs a second.

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hostile_names import hostile, write_all
 from markdown_it import MarkdownIt
 
-from leakaudit.cli import main
+from leakaudit.cli.main import main
 from leakaudit.report import REPORTERS
 
 

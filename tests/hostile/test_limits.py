@@ -14,12 +14,11 @@ from click.testing import CliRunner, Result
 from corpus_onnx import good_model
 from corpus_onnx_models import model_cases
 from corpus_pt2 import BASE
+from places import ROOT
 
-from leakaudit.cli import main
+from leakaudit.cli.main import main
 from leakaudit.errors import AuditError, UsageError
-from leakaudit.limits import LIMITS, Limits, bounded_memory, parse_limits
-
-ROOT = Path(__file__).parents[2]
+from leakaudit.sandbox.limits import LIMITS, Limits, bounded_memory, parse_limits
 
 
 def check(target: Path, *options: str) -> Result:
@@ -125,7 +124,7 @@ def test_limits_of_the_configuration(
 
 def test_time_runs_out(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10**9, 200))
-    monkeypatch.setattr("leakaudit.limits.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("leakaudit.sandbox.limits.time.monotonic", lambda: float(next(clock)))
     result = check(onnx_file)
     assert result.exit_code == 3
     assert "reading it takes more than 300 seconds" in result.stderr

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ci_support import LEAKY, LFS_POINTER, ROOT, save_safe_model
+from ci_support import LEAKY, LFS_POINTER, save_safe_model
+from places import ROOT
 from source_tree import copy_source, require_package_index
 
 UNDERDETERMINED = ROOT / "sample_models" / "lenet_underdetermined.onnx"

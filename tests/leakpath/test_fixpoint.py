@@ -7,10 +7,10 @@ from dataclasses import replace
 from build import Builder
 
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import LeakyRelu, Unsupported
 from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
 from leakaudit.leakpath.path import derivation_tree, find_leak_path
+from leakaudit.operators import LeakyRelu, Unsupported
 
 
 def nothing_known() -> Knowledge:
@@ -98,7 +98,7 @@ def test_a_sum_with_an_unknown_part_is_not_known() -> None:
 
 
 def test_a_tensor_read_twice_by_one_node_has_two_parts() -> None:
-    from leakaudit.graph.operators import Add
+    from leakaudit.operators import Add
 
     b = Builder(1, 2, 6, 6)
     b.conv("conv1", 4, 3, padding=1)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 from build import Builder
 
-from leakaudit.graph.operators import (
+from leakaudit.leakpath.path import LeakPath, find_leak_path
+from leakaudit.operators import (
     AdaptiveAveragePool,
     Add,
     Einsum,
@@ -24,7 +25,6 @@ from leakaudit.graph.operators import (
     Softmax,
     Transpose,
 )
-from leakaudit.leakpath.path import LeakPath, find_leak_path
 
 
 def pool(b: Builder) -> None:

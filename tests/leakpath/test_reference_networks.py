@@ -6,8 +6,8 @@ import pytest
 from build import Builder, cnn6, lenet_main
 
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import LeakyRelu
 from leakaudit.leakpath.path import LeakPath, find_leak_path
+from leakaudit.operators import LeakyRelu
 
 
 def solved(path: LeakPath) -> list[tuple[str, int, int, int]]:

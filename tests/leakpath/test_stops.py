@@ -7,9 +7,9 @@ from build import Builder, cnn6, lenet_main
 
 from leakaudit.findings import LeakPathReport
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import Add, LeakyRelu, Softmax, Transpose, Unsupported
 from leakaudit.leakpath.facts import Quality, value
 from leakaudit.leakpath.path import find_leak_path
+from leakaudit.operators import Add, LeakyRelu, Softmax, Transpose, Unsupported
 
 
 def report(graph: Graph, loss: str = "cross-entropy") -> LeakPathReport:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from build import Builder, skipping
 
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import LeakyRelu, Reshape
 from leakaudit.leakpath.facts import Quality, gradient, value
 from leakaudit.leakpath.path import derivation_tree, find_leak_path
+from leakaudit.operators import LeakyRelu, Reshape
 
 
 def two_readers() -> Graph:

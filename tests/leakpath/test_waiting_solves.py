@@ -8,17 +8,10 @@ import pytest
 from build import Builder, cnn6, lenet_main, skipping
 
 from leakaudit.graph import Graph
-from leakaudit.graph.operators import (
-    AdaptiveAveragePool,
-    Concat,
-    LeakyRelu,
-    Mul,
-    Relu,
-    Sigmoid,
-)
 from leakaudit.leakpath.derivations.registry import derive
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
+from leakaudit.operators import AdaptiveAveragePool, Concat, LeakyRelu, Mul, Relu, Sigmoid
 
 
 def densely_connected() -> Graph:

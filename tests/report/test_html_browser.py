@@ -15,7 +15,7 @@ from report_samples import poisoned
 
 from leakaudit.findings import AuditReport, ImageReport
 from leakaudit.report import RenderOptions
-from leakaudit.report.html import HtmlReporter
+from leakaudit.report.html.report import HtmlReporter
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -18,9 +18,9 @@ from report_samples import HOSTILE, poisoned
 from leakaudit.findings import AuditReport, ImageReport, PathStep, PathStop
 from leakaudit.report import RenderOptions
 from leakaudit.report.escape import plain
-from leakaudit.report.html import HtmlReporter
-from leakaudit.report.html_layers import pretty
-from leakaudit.report.html_style import STYLE
+from leakaudit.report.html.layers import pretty
+from leakaudit.report.html.report import HtmlReporter
+from leakaudit.report.html.style import STYLE
 
 VOID = {"meta", "img", "br", "wbr", "link", "input", "base"}
 SVG = {"svg", "title", "desc", "rect", "path", "text"}

@@ -7,15 +7,15 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from markdown_it import MarkdownIt
 from report_samples import HOSTILE, poisoned
 
 from leakaudit.findings import AuditReport
-from leakaudit.report import RenderOptions, markdown_text
+from leakaudit.report import RenderOptions
 from leakaudit.report.escape import plain
-from leakaudit.report.markdown import MarkdownReporter
+from leakaudit.report.markdown import text as markdown_text
+from leakaudit.report.markdown.report import MarkdownReporter
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 

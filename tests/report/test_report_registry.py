@@ -19,10 +19,11 @@ FOLDER = Path(leakaudit.report.__file__).parent
 
 def test_every_reporter_on_disk_is_registered_under_its_name() -> None:
     found = set()
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         if path.stem in ("__init__", "interface"):
             continue
-        module = importlib.import_module(f"leakaudit.report.{path.stem}")
+        dotted = ".".join(path.relative_to(FOLDER).with_suffix("").parts)
+        module = importlib.import_module(f"leakaudit.report.{dotted}")
         for kind in vars(module).values():
             local = inspect.isclass(kind) and kind.__module__ == module.__name__
             if local and hasattr(kind, "render"):
@@ -52,7 +53,7 @@ def test_only_a_report_with_colour_has_escape_codes(name: str, mixed_report: Aud
 def test_reporters_import_nothing_of_ours_but_findings_and_errors() -> None:
     allowed = ("leakaudit.findings", "leakaudit.errors", "leakaudit.report")
     seen = set()
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 seen.add(node.module or "")

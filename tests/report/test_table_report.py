@@ -11,7 +11,7 @@ import pytest
 
 from leakaudit.findings import AuditReport, Confirmation, Scope, Severity, Status, Verdict
 from leakaudit.report import RenderOptions
-from leakaudit.report.table import TableReporter
+from leakaudit.report.terminal.table import TableReporter
 
 HOSTILE = (
     "\x1b[31mred",

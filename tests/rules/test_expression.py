@@ -8,8 +8,7 @@ from fractions import Fraction
 
 import pytest
 import sympy
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from leakaudit.errors import UsageError
 from leakaudit.rules.expression import Expression, ExpressionError, parse, parse_condition

@@ -8,9 +8,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-from leakaudit.rules import BUILTIN_IDS
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from leakaudit.rules import BUILTIN_IDS
 
 
 def _pip(*arguments: str | Path) -> None:

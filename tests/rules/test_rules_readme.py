@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rules_page import PAGE, rules_page
 
-from leakaudit.cli import main
+from leakaudit.cli.main import main
 from leakaudit.rules import load_rules
 
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""One file per operator family."""
+"""Which facts follow from which, by the equation of one operator."""

@@ -8,7 +8,9 @@ from types import UnionType
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import (
+from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
+from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import (
     Activation,
     Celu,
     Clip,
@@ -27,8 +29,6 @@ from leakaudit.graph.operators import (
     Silu,
     Where,
 )
-from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
-from leakaudit.leakpath.knowledge import Knowledge
 
 
 class ActivationGradient(Derivation):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import (
+from leakaudit.leakpath.derivations.general import (
+    activations,
+    affine_gradients,
+    shape,
+    unknown_factors,
+)
+from leakaudit.leakpath.facts import Derivation
+from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import (
     AdaptiveAveragePool,
     AveragePool,
     ConvTranspose,
@@ -15,14 +23,6 @@ from leakaudit.graph.operators import (
     Reduce,
     Resize,
 )
-from leakaudit.leakpath.derivations.general import (
-    activations,
-    affine_gradients,
-    shape,
-    unknown_factors,
-)
-from leakaudit.leakpath.facts import Derivation
-from leakaudit.leakpath.knowledge import Knowledge
 
 
 def derive(op: Operator, node: Node, known: Knowledge) -> Iterator[Derivation]:

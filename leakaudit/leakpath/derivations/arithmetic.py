@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Add, Div, Mul, Scale, Sub
 from leakaudit.leakpath.derivations.general import (
     activations,
     affine_gradients,
@@ -15,6 +14,7 @@ from leakaudit.leakpath.derivations.general import (
 )
 from leakaudit.leakpath.facts import Derivation, Fact, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Add, Div, Mul, Scale, Sub
 
 
 class BranchValue(Derivation):

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Where
-from leakaudit.leakpath.derivations.general import activations, affine_gradients, shape, size
+from leakaudit.leakpath.derivations.general import (
+    activations,
+    affine_gradients,
+    shape,
+    size,
+)
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Where
 
 
 class KeptValue(Derivation):

@@ -10,9 +10,9 @@ from typing import ClassVar
 from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.geometry import geometry_of
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Conv
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Conv
 
 
 class ConvolutionValue(Derivation):

@@ -7,18 +7,9 @@ from math import prod
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import (
-    Add,
-    Embedding,
-    Gather,
-    Reshape,
-    Slice,
-    Sub,
-    Transpose,
-    Unsupported,
-)
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Add, Embedding, Gather, Reshape, Slice, Sub, Transpose, Unsupported
 
 
 class Forward(Derivation):

@@ -11,9 +11,9 @@ from math import prod
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Linear
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Linear
 
 
 class ValueFromBias(Derivation):

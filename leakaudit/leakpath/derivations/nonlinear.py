@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import (
+from leakaudit.leakpath.facts import Derivation
+from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import (
     Attention,
     Elementwise,
     Embedding,
@@ -15,8 +17,6 @@ from leakaudit.graph.operators import (
     Pow,
     Softmax,
 )
-from leakaudit.leakpath.facts import Derivation
-from leakaudit.leakpath.knowledge import Knowledge
 
 REASONS: dict[type[Operator], str] = {
     MaxPool: "max pooling hides which position held the maximum, and every value below it",

@@ -7,10 +7,10 @@ from math import prod
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import BatchNorm, Operator
 from leakaudit.leakpath.derivations.general import affine_gradients
 from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import BatchNorm, Operator
 
 
 class BatchNormInverse(Derivation):

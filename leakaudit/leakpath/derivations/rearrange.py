@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Reshape, Transpose
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Reshape, Transpose
 
 
 class RearrangeValue(Derivation):

@@ -6,7 +6,22 @@ from collections.abc import Iterator
 from functools import singledispatch
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import (
+from leakaudit.leakpath.derivations import (
+    activation,
+    affine,
+    arithmetic,
+    choice,
+    convolution,
+    general,
+    linear,
+    nonlinear,
+    normalisation,
+    rearrange,
+    selection,
+)
+from leakaudit.leakpath.facts import Derivation
+from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import (
     Activation,
     AdaptiveAveragePool,
     Add,
@@ -47,21 +62,6 @@ from leakaudit.graph.operators import (
     Unsupported,
     Where,
 )
-from leakaudit.leakpath.derivations import (
-    activation,
-    affine,
-    arithmetic,
-    choice,
-    convolution,
-    general,
-    linear,
-    nonlinear,
-    normalisation,
-    rearrange,
-    selection,
-)
-from leakaudit.leakpath.facts import Derivation
-from leakaudit.leakpath.knowledge import Knowledge
 
 
 @singledispatch

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from leakaudit.graph import Node
-from leakaudit.graph.operators import Concat, Expand, Gather, Operator, Pad, Slice, Split
-from leakaudit.leakpath.derivations.general import activations, affine_gradients, shape, size
+from leakaudit.leakpath.derivations.general import (
+    activations,
+    affine_gradients,
+    shape,
+    size,
+)
 from leakaudit.leakpath.facts import Derivation, gradient, value
 from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.operators import Concat, Expand, Gather, Operator, Pad, Slice, Split
 
 
 class PartValue(Derivation):

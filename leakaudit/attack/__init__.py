@@ -1,0 +1,1 @@
+"""The attacker: from graph, weights, gradients and loss alone, never from the truth."""

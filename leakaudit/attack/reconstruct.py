@@ -1,0 +1,180 @@
+"""R-CONV: compute the input back from one shared gradient, along the leak path.
+
+`reconstruct` is the attacker. What it may know is its argument list: graph, weights, gradients and
+loss. It never receives the input, an activation or the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from leakaudit.attack.loss import HeadSolution, solve_head
+from leakaudit.attack.partial.open_layer import OpenLayer, open_layers
+from leakaudit.attack.replay import walk
+from leakaudit.attack.simulate import simulate_gradients
+from leakaudit.attack.state import PathBroken, State
+from leakaudit.equations.known import Known
+from leakaudit.graph import Graph
+from leakaudit.leakpath.derivations.linear import ValueFromLoss
+from leakaudit.leakpath.facts import Derivation, Kind, Quality, value
+from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
+from leakaudit.operators import Conv, Linear
+from leakaudit.solvers.interface import Solution
+from leakaudit.solvers.select import DEFAULT_MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """What the attacker computed.
+
+    Attributes:
+        target: The tensor that the path leads to, None where no path exists.
+        values: Recovered values by tensor name.
+        solutions: Per convolution what its solver found.
+        broken: Why the replay broke off, None where it went through.
+        mismatch: Relative difference between the observed gradients and those that the recovered
+            input gives (for paths that reach the input), else None.
+        attempts: Everything that was tried, in words.
+        open_layers: Convolutions whose equations are known and leave their input open.
+    """
+
+    target: str | None
+    values: Mapping[str, Known]
+    solutions: Mapping[str, Solution]
+    broken: PathBroken | None
+    mismatch: float | None
+    attempts: tuple[str, ...]
+    open_layers: Mapping[str, OpenLayer] = field(default_factory=dict)
+
+
+def reconstruct(
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    loss: str,
+    memory: int = DEFAULT_MEMORY,
+) -> Reconstruction:
+    """Walk the leak path with numbers.
+
+    Args:
+        graph: The architecture.
+        weights: Every parameter by name.
+        gradients: dl/dp of the trainable parameters by name, in the type the client sent.
+        loss: `cross-entropy`, `bce` or `mse`.
+        memory: Bytes a solver may take for matrices.
+
+    Returns:
+        The recovered values, float64. Where a bias-free head leaves several completions, the one
+        that fits the observed gradients best, and among equal ones the one nearest to [0, 1].
+    """
+    path = find_leak_path(graph, loss)
+    precision = max(
+        (torch.finfo(g.dtype).eps for g in gradients.values() if g.is_floating_point()),
+        default=torch.finfo(torch.float64).eps,
+    )
+    exact = {name: w.double() if w.is_floating_point() else w for name, w in weights.items()}
+    observed = {name: g.double() for name, g in gradients.items()}
+
+    overflown = overflow(gradients)
+    if overflown:
+        end = PathBroken("the shared gradient", overflown)
+        target = path.target.tensor if path.target else None
+        return Reconstruction(target, {}, {}, end, None, (str(end),))
+
+    side_paths = _side_paths(path)
+    heads: list[HeadSolution | None] = list(_heads(path, exact, observed)) or [None]
+    tried: list[tuple[tuple[float, float], Reconstruction, State]] = []
+    for number, head in enumerate(heads, start=1):
+        state = State(graph, exact, observed, precision, loss, head, memory)
+        broken = walk(path.steps, state)
+        for steps in side_paths:
+            # What breaks off beside the path takes nothing away from it.
+            walk(steps, state)
+        name = f"scale {number} of {len(heads)}"
+        tried.append((*_judge(path, state, broken, name), state))
+    _, best, state = min(tried, key=lambda entry: entry[0])
+    return replace(
+        best,
+        attempts=tuple(attempt for _, result, _ in tried for attempt in result.attempts),
+        open_layers=open_layers(path, state),
+    )
+
+
+def overflow(gradients: Mapping[str, Tensor]) -> str:
+    """Which gradients are not finite, in words: NaN, or beyond their type; empty where all are."""
+    said = []
+    for found, singular, verb in (
+        (torch.isnan, "are no numbers (NaN)", "are"),
+        (torch.isinf, "overflow", "do"),
+    ):
+        bad = {name: int(found(g).sum()) for name, g in gradients.items()}
+        bad = {name: count for name, count in bad.items() if count}
+        if bad:
+            name, count = next(iter(bad.items()))
+            kind = str(gradients[name].dtype).removeprefix("torch.")
+            what = f"{singular} {kind}" if found is torch.isinf else singular
+            more = f", and so {verb} {len(bad) - 1} more" if len(bad) > 1 else ""
+            said.append(f"{count} of {gradients[name].numel()} numbers of {name} {what}{more}")
+    return "; ".join(said)
+
+
+def _heads(
+    path: LeakPath, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> list[HeadSolution]:
+    graph = path.knowledge.graph
+    for step in path.steps:
+        if isinstance(step, ValueFromLoss):
+            node = graph.node(step.node)
+            name = node.parameter("weight") or ""
+            W, dW = weights[name], gradients[name]
+            if isinstance(node.op, Linear) and node.op.transposed:
+                W, dW = W.T, dW.T
+            alpha = node.op.alpha if isinstance(node.op, Linear) else 1.0
+            bias = node.parameter("bias")
+            offset = weights[bias] * node.op.beta if bias and isinstance(node.op, Linear) else None
+            return list(solve_head(path.knowledge.loss, dW / alpha, alpha * W, offset))
+    return []
+
+
+def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
+    """The derivations of layer inputs that are known too, but not on the way to the target."""
+    known = path.knowledge
+    on_the_way = {step.conclusion for step in path.steps}
+    facts = dict.fromkeys(
+        value(node.inputs[0])
+        for node in known.graph.nodes
+        if isinstance(node.op, Conv | Linear)
+        and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
+    )
+    return [derivation_tree(known, fact) for fact in facts if fact not in on_the_way]
+
+
+def _judge(
+    path: LeakPath, state: State, broken: PathBroken | None, name: str
+) -> tuple[tuple[float, float], Reconstruction]:
+    """A candidate with its sort key: misfit of the gradients (in decades), distance from [0, 1]."""
+    values = {f.tensor: known for f, known in state.known.items() if f.kind is Kind.VALUE}
+    mismatch = None
+    misfit, outside = float("inf"), float("inf")
+    if broken is None and path.report.reaches_input and path.target is not None:
+        x = values[path.target.tensor].tensor
+        mismatch = simulate_gradients(state, {path.target.tensor: x})
+        # Twin data fit equally well, apart from rounding: compare in coarse steps.
+        if mismatch is not None:
+            misfit = 0.0 if mismatch < 1e3 * state.precision else mismatch
+        outside = float((x - x.clamp(0, 1)).norm())
+    text = f"{name}: {broken or 'walked to the end'}"
+    if mismatch is not None:
+        text += f", gradients differ by {mismatch:.1e}, distance from [0, 1] {outside:.1e}"
+    return (misfit, outside), Reconstruction(
+        target=path.target.tensor if path.target else None,
+        values=values,
+        solutions=state.solutions,
+        broken=broken,
+        mismatch=mismatch,
+        attempts=(*state.attempts, text),
+    )

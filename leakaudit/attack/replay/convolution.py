@@ -1,0 +1,130 @@
+"""Replay of the derivations of convolutions: here the equations are solved."""
+
+from __future__ import annotations
+
+import torch
+
+from leakaudit.attack.replay.activation import pre_activation
+from leakaudit.attack.state import PathBroken, State
+from leakaudit.equations.known import Known
+from leakaudit.equations.layer import convolution_of, layer_system, read_pixels
+from leakaudit.equations.system import LayerSystem
+from leakaudit.graph import Node
+from leakaudit.leakpath.derivations import activation, convolution
+from leakaudit.leakpath.facts import Kind, Quality, gradient, value
+from leakaudit.operators import Activation
+from leakaudit.solvers.interface import Solution
+from leakaudit.solvers.solve import ILL_CONDITIONED, solve_layer
+
+# Rounding leaves residuals far below this; a wrong scale or sign of the head leaves most of the
+# right-hand side unexplained.
+CONTRADICTION = 0.3
+# What a well-conditioned solve rounds by itself, in units of float64's: sums of many products. An
+# estimate that is too small by a little takes a 0 that came back as 4e-15 for an output that is on.
+ROUNDING = 32.0
+EPSILON = torch.finfo(torch.float64).eps
+
+
+def input_gradient(step: convolution.ConvolutionInputGradient, state: State) -> Known:
+    node = state.graph.node(step.node)
+    w = state.weights[node.parameter("weight") or ""]
+    G = state.known[gradient(node.outputs[0])].tensor
+    return Known(convolution_of(state.graph, node).input_gradient(G, w))
+
+
+def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
+    node = state.graph.node(step.node)
+    premises = {premise.kind for premise in step.premises}
+    (o,) = node.outputs
+    # Coarse gradients are worth the output as well, where deciding its sides has shown it.
+    output = state.known[value(o)] if Kind.VALUE in premises else state.outputs.get(o)
+    system = _system(node, state, output, with_gradient=Kind.GRADIENT in premises)
+    solution = solve_layer(system, state.memory)
+    read = solution.unknowns - step.counts.get("unread", 0)
+    if output is None and _falls_short(solution, read):
+        # Counting takes every dl/do for generic; many that are 0 fix less. The output may be had.
+        output = _output(o, state)
+        if output is not None:
+            system = _system(node, state, output, with_gradient=True)
+            solution = solve_layer(system, state.memory)
+    state.solutions[step.node] = solution
+    if system.o is None and _vanished(system):
+        raise PathBroken(
+            step.node,
+            "every gradient of its weight is 0 though that of its output is not: they underflow "
+            "the type they were sent in, or its input is 0; the equations do not tell which",
+            solution,
+        )
+    if solution.rank is not None and solution.rank < read:
+        why = ""
+        if system.dw is not None and not bool(system.dw.any()):
+            why = (
+                ": every gradient of its weight is 0: all outputs are inactive or saturated, or "
+                "the gradients are too small for the type they were sent in"
+            )
+        elif output is not None and output.mask is not None:
+            silent = int((~output.mask).sum())
+            why = (
+                f": {silent} of its {output.mask.numel()} outputs give no equation (inactive, not "
+                "read, or saturated beyond the precision)"
+            )
+        raise PathBroken(
+            step.node, f"the equations have rank {solution.rank} of {read} unknowns{why}", solution
+        )
+    if solution.residual > CONTRADICTION:
+        raise PathBroken(
+            step.node,
+            f"the equations contradict each other (relative residual {solution.residual:.2f})",
+            solution,
+        )
+    mask = None if step.quality is Quality.EXACT else read_pixels(system.convolution, system.w)
+    relative = max(ROUNDING * EPSILON, state.precision, solution.residual)
+    relative *= solution.condition or 1e4
+    return Known(solution.x, mask, relative * float(solution.x.abs().max()))
+
+
+def _system(node: Node, state: State, output: Known | None, *, with_gradient: bool) -> LayerSystem:
+    G = state.known[gradient(node.outputs[0])].tensor if with_gradient else None
+    return layer_system(
+        state.graph,
+        node,
+        state.weights,
+        state.gradients if with_gradient else {},
+        G=G,
+        o=output,
+        precision=state.precision,
+    )
+
+
+def _vanished(system: LayerSystem) -> bool:
+    """Whether dl/dw is 0 throughout and dl/do is not: solving would give an input of zeros."""
+    if system.dw is None or system.G is None:
+        return False
+    return not bool(system.dw.any()) and bool(system.G.any())
+
+
+def _falls_short(solution: Solution, read: int) -> bool:
+    """Whether the gradient constraints alone leave unknowns open, or fix them badly."""
+    if solution.rank is not None and solution.rank < read:
+        return True
+    return (solution.condition or 1.0) > ILL_CONDITIONED
+
+
+def _output(o: str, state: State) -> Known | None:
+    """A layer's output that no step had to compute: known by now, or one activation away."""
+    if value(o) in state.known:
+        return state.known[value(o)]
+    for use in state.graph.uses[o]:
+        y, op = value(use.node.outputs[0]), use.node.op
+        if isinstance(op, Activation) and activation.monotone(op) and y in state.known:
+            return pre_activation(
+                activation.ActivationInverse(use.node.name, value(o), (y,)), state
+            )
+    return None
+
+
+def bias_gradient(step: convolution.BiasGradient, state: State) -> Known:
+    """dl/do = db for a layer of one output position."""
+    node = state.graph.node(step.node)
+    db = state.gradients[node.parameter("bias") or ""]
+    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))

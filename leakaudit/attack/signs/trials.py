@@ -1,0 +1,206 @@
+"""On which side of an activation's kink an output lies, decided by trying.
+
+ReLU, LeakyReLU and PReLU have one slope above 0 and another below. An output that is nearer to 0
+than the errors of the recovered values does not show its side, and one wrong side is one wrong
+entry of dl/do: with coarse gradients (bfloat16, float16) enough to spoil every layer below. But the
+gradients of the convolution below speak of dl/do too. With a first guess of the sides its equations
+give an estimate of its input; a side that is wrong then leaves in dl/dw and dl/db a misfit of a
+known shape, dl/dy times the patch that the output reads. Least squares over all doubtful sides at
+once, the input corrected along with them, tells which ones to turn; then the equations are solved
+again, and a guess is kept only if it leaves less unexplained than the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakaudit.attack.state import State
+from leakaudit.equations.known import Known
+from leakaudit.equations.layer import layer_system
+from leakaudit.equations.linear_maps import (
+    GradientConstraints,
+    WeightConstraints,
+    row_scale,
+)
+from leakaudit.equations.system import LayerSystem
+from leakaudit.graph import Node
+from leakaudit.solvers.solve import solve_layer
+
+# Guesses of all sides together that are tried, each with one solution of the layer's equations.
+TRIES = 12
+# Of conjugate gradients for the shares by which sides turn; few, since rounding hides the rest.
+_ITERATIONS = 80
+# Sides that turn by at least this share of the one that turns most go with it.
+_AHEAD_OF_ALL = 0.7
+# A share below this, of a whole turn, is rounding.
+_SMALLEST = 0.02
+# How likely the side of an output at 0 is wrong, and of one at the edge of what is in doubt.
+_LIKELY_NEAR, _LIKELY_FAR = 0.2, 1e-3
+# A misfit of this share of the gradients is no matter of some sides: what came before went wrong.
+_HOPELESS = 0.5
+# The misfit is rounding where it is at most this many times the gradients' precision.
+_ROUNDING = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kink:
+    """An activation that is linear on both sides of 0.
+
+    Attributes:
+        y: Its recovered output (B, F, O..).
+        g: dl/dy, same shape.
+        above: Slope above 0, broadcastable to y.
+        below: Slope below 0, likewise; 0 where the output does not show how far below.
+        radius: Outputs within this of 0 are in doubt.
+    """
+
+    y: Tensor
+    g: Tensor
+    above: Tensor
+    below: Tensor
+    radius: float
+
+    def output_gradient(self, on: Tensor) -> Tensor:
+        """dl/do for a guess of which outputs are above 0."""
+        return self.g * torch.where(on, self.above, self.below)
+
+    def output(self, on: Tensor) -> Known:
+        """o as far as it is known: not where it is in doubt and one of the sides does not show."""
+        slope = torch.where(on, self.above, self.below)
+        shown = slope != 0
+        shown &= (self.y.abs() > self.radius) | (self.below != 0).expand_as(shown)
+        o = torch.where(shown, self.y / torch.where(shown, slope, 1.0), 0.0)
+        return Known(o, None if bool(shown.all()) else shown)
+
+
+def settle_sides(state: State, node: Node, kink: Kink, on: Tensor, db: Tensor | None) -> Tensor:
+    """Turn the sides of doubtful outputs until the gradients of the convolution below fit.
+
+    Args:
+        state: What is known; what was tried is added to its attempts.
+        node: The convolution below, its weight's gradient observed.
+        kink: The activation.
+        on: First guess of the outputs above 0.
+        db: Its bias's gradient (F,), where it is observed.
+
+    Returns:
+        The best guess.
+    """
+    first = best = on
+    least = float("inf")
+    doubtful = kink.y.abs() <= kink.radius
+    tried: list[str] = []
+    last: _Misfit | None = None
+    ahead = _AHEAD_OF_ALL
+    for _ in range(TRIES):
+        G, o = kink.output_gradient(on), kink.output(on)
+        system = layer_system(
+            state.graph, node, state.weights, state.gradients, G=G, o=o, precision=state.precision
+        )
+        x = solve_layer(system, state.memory).x
+        misfit = _Misfit(system, db, kink, x)
+        tried.append(f"{misfit.relative:.1e}")
+        if misfit.relative < least:
+            best, least, last = on, misfit.relative, misfit
+            ahead = _AHEAD_OF_ALL
+        elif ahead < 1:
+            ahead = 1.0  # too many at once: from the best guess again, only the foremost
+        else:
+            break
+        if least <= _ROUNDING * state.precision or least > _HOPELESS or last is None:
+            break
+        on = last.turned(best, ahead)
+        if torch.equal(on, best):
+            break
+    state.attempts.append(
+        f"{node.name}: {int((best != first).sum())} of {int(doubtful.sum())} outputs near 0 turned "
+        f"to the other side, misfit of its gradients {', then '.join(tried)}"
+    )
+    return best
+
+
+class _Misfit:
+    """What the equations of a convolution leave unexplained, and which sides would explain it."""
+
+    def __init__(self, system: LayerSystem, db: Tensor | None, kink: Kink, x: Tensor) -> None:
+        if system.dw is None or system.G is None or system.o is None or system.mask is None:
+            raise ValueError("sides are told by both sets of equations")
+        self.kink = kink
+        self.x = x
+        self.scale = row_scale(system.G.transpose(0, 1))
+        self.gradient = GradientConstraints(system.convolution, system.G, self.scale)
+        self.weight = WeightConstraints(
+            system.convolution, system.w, system.mask, row_scale(system.w)
+        )
+        target = self.gradient.right_hand_side(system.dw)
+        self.of_gradient = target - self.gradient.mv(x)
+        self.of_weight = self.weight.right_hand_side(system.o) - self.weight.mv(x)
+        # The bias's gradient as an equation more of every filter, of a patch of ones.
+        ones = x.square().mean().sqrt()
+        self.bias_scale = self.scale * ones if db is not None else self.scale * 0
+        sums = system.G.transpose(0, 1).flatten(1).sum(1)
+        self.of_bias = self.bias_scale * ((0 if db is None else db) - sums)
+        size = target.square().sum()
+        if db is not None:
+            size = size + (self.bias_scale * db).square().sum()
+        left = self.of_gradient.square().sum() + self.of_bias.square().sum()
+        self.relative = float((left / size.clamp_min(1e-300)).sqrt())
+        self.rounding = _ROUNDING * system.precision * target.square().mean().sqrt()
+
+    def turned(self, on: Tensor, ahead: float) -> Tensor:
+        """Turn the sides of which that explains the misfit best, the input corrected along.
+
+        Least squares for a change of the input and a share by which each doubtful side turns.
+
+        Args:
+            on: The guess that left this misfit.
+            ahead: Sides whose share is at least this much of the largest are turned. Below 1, one
+                half suffices: such a side came out nearer to the other one.
+        """
+        kink = self.kink
+        step = (kink.above - kink.below) * kink.g
+        step = torch.where(on, -step, step)
+        # A priori a side is wrong the more likely the nearer its output is to 0.
+        near = torch.exp(-4.5 * (kink.y / kink.radius).square())
+        likely = torch.where(kink.y.abs() <= kink.radius, _LIKELY_NEAR * near + _LIKELY_FAR, 0.0)
+        step = step * likely.sqrt()
+        scale = self.scale.view(-1, *[1] * (self.of_gradient.dim() - 1))
+        bias_scale = self.bias_scale.view(1, -1, *[1] * (step.dim() - 2))
+        layer, unit = self.gradient.convolution, self.rounding
+
+        # Unknowns: the change of x, and the turned shares in units of their likely size.
+        def mv(dx: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            dG = step * share
+            of_gradient = self.gradient.mv(dx) + scale * layer.weight_gradient(self.x, dG)
+            of_bias = (bias_scale * dG).transpose(0, 1).flatten(1).sum(1)
+            return of_gradient, of_bias, self.weight.mv(dx), unit * share
+
+        def rmv(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+            dx = self.gradient.rmv(a) + self.weight.rmv(c)
+            dG = layer.output(self.x, scale * a) + bias_scale * b.view(bias_scale.shape)
+            return dx, step * dG + unit * d
+
+        rows = (self.of_gradient, self.of_bias, self.of_weight, torch.zeros_like(step))
+        dx, share = torch.zeros_like(self.x), torch.zeros_like(step)
+        r = rmv(*rows)
+        p, square = r, _dot(r, r)
+        for _ in range(_ITERATIONS):
+            image = mv(*p)
+            length = square / _dot(image, image).clamp_min(1e-300)
+            dx, share = dx + length * p[0], share + length * p[1]
+            a, b, c, d = (row - length * q for row, q in zip(rows, image, strict=True))
+            rows = a, b, c, d
+            r = rmv(*rows)
+            previous, square = square, _dot(r, r)
+            ratio = square / previous.clamp_min(1e-300)
+            p = r[0] + ratio * p[0], r[1] + ratio * p[1]
+        turn = likely.sqrt() * share
+        least = max(ahead * float(turn.max()), _SMALLEST)
+        return on ^ (turn >= (least if ahead == 1 else min(0.5, least)))
+
+
+def _dot(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([torch.sum(x * y) for x, y in zip(a, b, strict=True)]).sum()

@@ -1,0 +1,64 @@
+"""What the attacker holds while a leak path is replayed, and how a replay can break off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from leakaudit.attack.loss import HeadSolution
+from leakaudit.equations.known import Known
+from leakaudit.graph import Graph
+from leakaudit.leakpath.facts import Fact
+from leakaudit.solvers.interface import Solution
+from leakaudit.solvers.select import DEFAULT_MEMORY
+
+
+class PathBroken(Exception):
+    """A step whose claim, true in general, does not hold for these numbers.
+
+    Attributes:
+        node: Where.
+        reason: Why, with the figures.
+        solution: What the solver found there, if it came to solving.
+    """
+
+    def __init__(self, node: str, reason: str, solution: Solution | None = None) -> None:
+        super().__init__(f"{node}: {reason}")
+        self.node = node
+        self.reason = reason
+        self.solution = solution
+
+
+@dataclass(slots=True)
+class State:
+    """Everything the attacker knows. There is no way from here to the victim's input.
+
+    Attributes:
+        graph: The architecture.
+        weights: Parameters by name, float64.
+        gradients: Observed parameter gradients by name, float64.
+        precision: Machine epsilon of the type the gradients came in.
+        loss: One of the losses of the threat model.
+        head: The chosen completion of a bias-free head, where the path has one.
+        memory: Bytes a solver may take for matrices.
+        known: Facts replayed so far.
+        solutions: Per convolution what its solver found.
+        settled: Per activation its output, the sides of its kink decided.
+        outputs: Per convolution's output tensor what such a decision shows of it.
+        attempts: What was tried to decide them, in words.
+    """
+
+    graph: Graph
+    weights: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+    precision: float
+    loss: str
+    head: HeadSolution | None = None
+    memory: int = DEFAULT_MEMORY
+    known: dict[Fact, Known] = field(default_factory=dict)
+    solutions: dict[str, Solution] = field(default_factory=dict)
+    settled: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Known] = field(default_factory=dict)
+    attempts: list[str] = field(default_factory=list)

@@ -1,0 +1,360 @@
+"""Confirmation: play the client on a probe, attack its gradient, compare with the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from leakaudit.attack.reconstruct import Reconstruction, reconstruct
+from leakaudit.confirm.client import GRADIENT_DTYPES, SharedGradient, share_gradient
+from leakaudit.confirm.given_output import solve_given_output
+from leakaudit.confirm.judge import fit_factor, judge
+from leakaudit.confirm.one_layer import (
+    confirm_locally,
+    confirm_synthetically,
+    layer_cost,
+    local_passes,
+    partly_along_path,
+)
+from leakaudit.confirm.onnxruntime_check import check_against_onnxruntime
+from leakaudit.confirm.probes import Probe, is_image_shape, load_probe, make_probe
+from leakaudit.errors import AuditError
+from leakaudit.execute import NotExecutable
+from leakaudit.execute.device import choose_device
+from leakaudit.findings import Confirmation, Scope, Status
+from leakaudit.graph import Graph, Node
+from leakaudit.leakpath.facts import Quality, value
+from leakaudit.leakpath.path import LeakPath
+from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.sandbox.limits import Limits
+
+Progress = Callable[[str], None]
+
+SYNTHETIC_COST = 10**8  # multiplications of a forward pass
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmOptions:
+    """How to confirm. `time_budget` is in seconds, None for none; it is checked between layers."""
+
+    device: str = "auto"
+    gradient_dtype: str = "float32"
+    loss: str = "cross-entropy"
+    seed: int = 0
+    probe: Path | None = None
+    time_budget: float | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmResult:
+    """Evidence by what it is about.
+
+    Attributes:
+        model: For findings about the model: the path's end.
+        layers: Per layer with weights.
+        original: The probe (N, H, W) where it is an image, and `reconstruction` what came back.
+        partial: The picture that fits the equations of a layer which do not fix its input, where
+            that is the probe.
+        problem: Why nothing could be run, None where it could.
+    """
+
+    model: Confirmation
+    layers: Mapping[str, Confirmation] = field(default_factory=dict)
+    original: Tensor | None = None
+    reconstruction: Tensor | None = None
+    partial: Tensor | None = None
+    problem: str | None = None
+
+
+def confirm(
+    graph: Graph,
+    path: LeakPath,
+    flagged: Sequence[str],
+    options: ConfirmOptions,
+    file: str | None = None,
+    progress: Progress = lambda _text: None,
+) -> ConfirmResult:
+    """Confirm a leak path end to end, and every flagged layer at least locally.
+
+    Args:
+        graph: The network.
+        path: Its leak path.
+        flagged: Names of the layers to confirm.
+        options: Device, precision, probe.
+        file: The ONNX file behind the graph, for the comparison with onnxruntime.
+        progress: Told what is being done.
+
+    Raises:
+        UsageError: The options do not fit (no CUDA, --probe for a model without images).
+        AuditError: Weights cannot be read, or onnxruntime disagrees.
+    """
+    device = choose_device(options.device)
+    base = _not_run(options, device)
+    started = time.perf_counter()
+    dtype = GRADIENT_DTYPES[options.gradient_dtype]
+    progress("reading weights")
+    weights = load_weights(graph, device)
+    problem = not_confirmable(graph)
+    if problem:
+        return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
+    probe, inputs = _inputs(graph, options, device)
+    base = replace(base, probe=probe.name)
+    try:
+        if file is not None:
+            progress("comparing with onnxruntime")
+            check_against_onnxruntime(graph, file, weights, inputs, options.limits)
+        progress("computing the client's gradient")
+        trained = time.perf_counter()
+        shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)
+    except NotExecutable as error:
+        problem = f"the graph cannot be run: {error}"
+        return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
+    # Training computes every layer three times: forward, and backward for input and weight.
+    # The first pass of a process warms up; no machine computes less than 1e9 products a second.
+    per_pass = min(1e-9, (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1))
+    progress("reconstructing along the leak path")
+    walk = time.perf_counter()
+    result = reconstruct(graph, weights, shared.gradients, options.loss)
+    seconds = time.perf_counter() - walk
+    model = _end_to_end(base, path, result, shared, seconds)
+
+    layers: dict[str, Confirmation] = {}
+    partial: dict[str, Tensor] = {}
+    for name in flagged:
+        node = graph.node(name)
+        along = _along_path(base, path, node, result, shared)
+        if along is not None and along.status is Status.CONFIRMED:
+            layers[name] = along
+        elif isinstance(node.op, Linear):
+            layers[name] = along or replace(base, reason="no leak path reaches this layer")
+        elif too_long := _too_long(graph, node, per_pass, started, options.time_budget):
+            layers[name] = replace(base, reason=too_long)
+        else:
+            open_layer = result.open_layers.get(name)
+            if open_layer is not None:
+                progress(f"solving {name} as far as its equations go")
+                found = partly_along_path(base, graph, node, open_layer, shared)
+                layers[name] = found.confirmation
+            else:
+                progress(f"solving {name} locally")
+                found = confirm_locally(base, graph, node, weights, shared, dtype)
+                evidence = found.confirmation
+                reason = f"{along.reason}; locally: {evidence.reason}" if along else evidence.reason
+                layers[name] = replace(evidence, reason=reason)
+            if found.picture is not None:
+                partial.setdefault(node.inputs[0], found.picture[0].cpu())
+
+    original = reconstruction = None
+    if probe.is_image and result.target in graph.inputs and result.target in result.values:
+        original = inputs[result.target][0].cpu()
+        recovered = result.values[result.target].tensor
+        if _scaled(path, result.target):  # shown as it is judged
+            recovered = fit_factor(recovered, inputs[result.target]) * recovered
+        reconstruction = recovered[0].cpu()
+    shown = next((name for name in graph.inputs if name in partial), None)
+    if original is None and probe.is_image and shown is not None:
+        original = inputs[shown][0].cpu()
+    elif shown != result.target:
+        shown = None  # a picture of another input than the original beside it
+    return ConfirmResult(model, layers, original, reconstruction, partial.get(shown or ""))
+
+
+def confirm_given_output(graph: Graph, layer: str, options: ConfirmOptions) -> Confirmation:
+    """Attack a layer by its weight constraints alone, given its true output.
+
+    Args:
+        graph: The network.
+        layer: A convolution or dense layer, its weight frozen, say.
+        options: Device, precision, probe.
+
+    Raises:
+        UsageError: The options do not fit.
+        AuditError: Weights cannot be read.
+    """
+    device = choose_device(options.device)
+    base = _not_run(options, device)
+    weights = load_weights(graph, device)
+    problem = not_confirmable(graph)
+    if problem:
+        return replace(base, reason=problem)
+    probe, inputs = _inputs(graph, options, device)
+    dtype = GRADIENT_DTYPES[options.gradient_dtype]
+    try:
+        shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)
+    except NotExecutable as error:
+        return replace(base, reason=f"the graph cannot be run: {error}")
+    base = replace(base, probe=probe.name)
+    return solve_given_output(base, graph, graph.node(layer), weights, shared)
+
+
+def _not_run(options: ConfirmOptions, device: torch.device) -> Confirmation:
+    return Confirmation(
+        Status.NOT_RUN,
+        Scope.NONE,
+        "",
+        device=device.type,
+        gradient_dtype=options.gradient_dtype,
+        seed=options.seed,
+    )
+
+
+def not_confirmable(graph: Graph) -> str | None:
+    """Why a graph cannot be attacked as a whole, None where it can."""
+    unsupported = [node.op.kind for node in graph.nodes if isinstance(node.op, Unsupported)]
+    if unsupported:
+        return f"the graph cannot be run: unsupported {', '.join(dict.fromkeys(unsupported))}"
+    if len(graph.outputs) != 1:
+        return (
+            f"it has {len(graph.outputs)} outputs: which one the loss is computed from is not known"
+        )
+    if any(not graph.tensors[name].dtype.startswith(("float", "bfloat")) for name in graph.inputs):
+        return "an input is not of floating type"
+    if not any(parameter.trainable for parameter in graph.parameters.values()):
+        return "no parameter is trained: no gradient is sent"
+    return None
+
+
+def load_weights(graph: Graph, device: torch.device) -> dict[str, Tensor]:
+    """All stored parameters, floating ones as float64."""
+    weights = {}
+    for name in graph.parameters:
+        array = graph.weights.load(name)
+        if array.dtype.kind == "f" or array.dtype.name in ("bfloat16", "float16"):
+            array = array.astype("float64")
+        weights[name] = torch.from_numpy(array.copy()).to(device)
+    return weights
+
+
+def _inputs(
+    graph: Graph, options: ConfirmOptions, device: torch.device
+) -> tuple[Probe, dict[str, Tensor]]:
+    """A probe for every graph input; the first image input gets the user's picture."""
+    inputs: dict[str, Tensor] = {}
+    main: Probe | None = None
+    for number, name in enumerate(graph.inputs):
+        shape = graph.tensors[name].shape
+        if (
+            options.probe is not None
+            and main is None
+            and (is_image_shape(shape) or number == len(graph.inputs) - 1)
+        ):
+            probe = main = load_probe(options.probe, shape)
+        else:
+            probe = make_probe(shape, options.seed + number)
+        main = main or (probe if options.probe is None else None)
+        inputs[name] = probe.values.to(device)
+    if main is None:
+        raise AuditError(graph.name, "it has no input", "export it with an input")
+    return main, inputs
+
+
+def _end_to_end(
+    base: Confirmation,
+    path: LeakPath,
+    result: Reconstruction,
+    shared: SharedGradient,
+    seconds: float,
+) -> Confirmation:
+    base = replace(base, scope=Scope.END_TO_END, attempts=result.attempts, seconds=seconds)
+    if path.target is None:
+        return replace(base, scope=Scope.NONE, reason="no leak path", seconds=None)
+    if result.broken is not None:
+        solution = result.broken.solution
+        return replace(
+            base,
+            status=Status.NOT_REPRODUCED,
+            reason=f"the path breaks off at {result.broken.node}: {result.broken.reason}",
+            rank=solution.rank if solution else None,
+            unknowns=solution.unknowns if solution else None,
+            condition=solution.condition if solution else None,
+            residual=solution.residual if solution else None,
+        )
+    tensor = path.target.tensor
+    known = result.values[tensor]
+    scaled = _scaled(path, tensor)
+    # What is known up to a factor was read off one weight gradient: no system was solved for it.
+    last = list(result.solutions.values())[-1] if result.solutions and not scaled else None
+    judged = judge(
+        base,
+        Scope.END_TO_END,
+        known.tensor,
+        shared.values[tensor],
+        last,
+        known.mask,
+        scaled=scaled,
+    )
+    return replace(judged, seconds=seconds)
+
+
+def _scaled(path: LeakPath, tensor: str) -> bool:
+    """Whether the path gives a tensor's value up to one factor only."""
+    return path.knowledge.quality(value(tensor)) is Quality.SCALED
+
+
+def _along_path(
+    base: Confirmation, path: LeakPath, node: Node, result: Reconstruction, shared: SharedGradient
+) -> Confirmation | None:
+    """The layer's input as the walk along the path recovered it, None where it did not."""
+    tensor = node.inputs[0]
+    known = result.values.get(tensor)
+    if known is None:
+        if result.broken is not None and result.broken.node == node.name:
+            return replace(base, reason=f"end to end: {result.broken.reason}")
+        if _scaled(path, tensor):
+            reason = "its input is known up to one factor, beside the path that was walked"
+            return replace(base, reason=reason)
+        return None
+    return judge(
+        base,
+        Scope.END_TO_END,
+        known.tensor,
+        shared.values[tensor],
+        result.solutions.get(node.name),
+        known.mask,
+        scaled=_scaled(path, tensor),
+    )
+
+
+def _total_cost(graph: Graph) -> int:
+    return sum(layer_cost(graph, node) for node in graph.nodes)
+
+
+def _too_long(
+    graph: Graph, node: Node, per_pass: float, started: float, budget: float | None
+) -> str | None:
+    """Why a layer is not solved locally: the time budget would not suffice."""
+    if budget is None:
+        return None
+    left = budget - (time.perf_counter() - started)
+    needed = local_passes(graph, node) * per_pass * layer_cost(graph, node)
+    if needed <= left:
+        return None
+    return f"solving it locally does not fit into the time budget of {budget:g} s (--time-budget)"
+
+
+def _layers_alone(
+    base: Confirmation,
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    flagged: Sequence[str],
+    problem: str,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> ConfirmResult:
+    """The convolutions by themselves, for a network that cannot be run whole."""
+    layers = {}
+    for name in flagged:
+        node = graph.node(name)
+        layers[name] = replace(base, reason=problem)
+        # Several seconds a layer are the most that a generic answer is worth.
+        if isinstance(node.op, Conv) and layer_cost(graph, node) <= SYNTHETIC_COST:
+            progress(f"solving {name} for synthetic numbers")
+            local = confirm_synthetically(base, graph, node, weights, dtype)
+            layers[name] = replace(local, reason=f"{problem}; {local.reason}")
+    return ConfirmResult(replace(base, reason=problem), layers, problem=problem)

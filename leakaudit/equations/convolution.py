@@ -1,0 +1,108 @@
+"""The three bilinear maps of one convolution: output, weight gradient, input gradient.
+
+All are the kernels that torch uses for training, so they cost one forward or backward pass and need
+no patch matrix. Shapes: x (B, N, H..), w (F, N/g, K..), o (B, F, O..), any floating dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from leakaudit.operators import Conv
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A Conv operator at fixed shapes.
+
+    Attributes:
+        op: The hyperparameters.
+        input_shape: (B, N, H_1..H_d).
+        weight_shape: (F, N/g, K_1..K_d).
+    """
+
+    op: Conv
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+
+    @property
+    def _pads(self) -> list[int]:
+        pads: list[int] = []
+        for begin, end in zip(
+            reversed(self.op.padding_begin), reversed(self.op.padding_end), strict=True
+        ):
+            pads += [begin, end]
+        return pads
+
+    @property
+    def _symmetric(self) -> bool:
+        return self.op.padding_begin == self.op.padding_end
+
+    def _padding(self) -> list[int]:
+        return list(self.op.padding_begin) if self._symmetric else [0] * len(self.op.kernel)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return x if self._symmetric else F.pad(x, self._pads)
+
+    def output(self, x: Tensor, w: Tensor) -> Tensor:
+        """o = w * x without bias."""
+        o: Tensor = torch.ops.aten.convolution.default(
+            self._padded(x),
+            w,
+            None,
+            list(self.op.stride),
+            self._padding(),
+            list(self.op.dilation),
+            False,
+            [0] * len(self.op.kernel),
+            self.op.groups,
+        )
+        return o
+
+    def weight_gradient(self, x: Tensor, G: Tensor) -> Tensor:
+        """dl/dw = G · P(x), linear in x and in G = dl/do."""
+        w = x.new_empty(()).expand(self.weight_shape)  # only its shape is read
+        return self._backward(G, self._padded(x), w, weight=True)
+
+    def input_gradient(self, G: Tensor, w: Tensor) -> Tensor:
+        """dl/dx: the transposed convolution, the adjoint of `output` in x."""
+        if self._symmetric:
+            shape = self.input_shape
+        else:
+            shape = tuple(self._padded(G.new_empty(()).expand(self.input_shape)).shape)
+        padded = self._backward(G, G.new_empty(()).expand(shape), w, weight=False)
+        if self._symmetric:
+            return padded
+        for axis, (begin, size) in enumerate(
+            zip(self.op.padding_begin, self.input_shape[2:], strict=True)
+        ):
+            padded = padded.narrow(axis + 2, begin, size)
+        return padded
+
+    def _backward(self, G: Tensor, x: Tensor, w: Tensor, *, weight: bool) -> Tensor:
+        gradients = torch.ops.aten.convolution_backward.default(
+            G,
+            x,
+            w,
+            None,
+            list(self.op.stride),
+            self._padding(),
+            list(self.op.dilation),
+            False,
+            [0] * len(self.op.kernel),
+            self.op.groups,
+            [not weight, weight, False],
+        )
+        result: Tensor = gradients[1 if weight else 0]
+        return result
+
+
+def add_channel_bias(o: Tensor, bias: Tensor | None, sign: int = 1) -> Tensor:
+    """o plus (or minus) a bias of one value per channel; o is (B, F, ..)."""
+    if bias is None:
+        return o
+    return o + sign * bias.view(1, -1, *[1] * (o.dim() - 2))

@@ -1,0 +1,71 @@
+"""The equations of one convolution of the graph, ready for a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from leakaudit.counting.geometry import geometry_of
+from leakaudit.equations.convolution import Convolution, add_channel_bias
+from leakaudit.equations.known import Known
+from leakaudit.equations.system import LayerSystem
+from leakaudit.graph import Graph, Node
+from leakaudit.operators import Conv
+
+
+def convolution_of(graph: Graph, node: Node) -> Convolution:
+    """The maps of a Conv node at the graph's shapes."""
+    if not isinstance(node.op, Conv):
+        raise TypeError(f"{node.name} is not a convolution")
+    weight = graph.parameters[node.parameter("weight") or ""]
+    return Convolution(node.op, graph.tensors[node.inputs[0]].shape, weight.shape)
+
+
+def layer_system(
+    graph: Graph,
+    node: Node,
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    *,
+    G: Tensor | None,
+    o: Known | None,
+    precision: float,
+) -> LayerSystem:
+    """Set up gradient constraints where dl/do is given, weight constraints where o is.
+
+    Args:
+        graph: The network.
+        node: A Conv node.
+        weights: Parameters by name, float64.
+        gradients: Observed parameter gradients by name, float64.
+        G: dl/do (B, F, O..).
+        o: The pre-activation output, known where its mask says so.
+        precision: Machine epsilon of the observed gradients.
+    """
+    bias = weights.get(node.parameter("bias") or "")
+    unbiased = mask = None
+    if o is not None:
+        known = torch.ones_like(o.tensor, dtype=torch.bool) if o.mask is None else o.mask
+        unbiased = torch.where(known, add_channel_bias(o.tensor, bias, -1), 0.0)
+        mask = known.to(o.tensor.dtype)
+    weight = node.parameter("weight") or ""
+    return LayerSystem(
+        convolution=convolution_of(graph, node),
+        geometry=geometry_of(graph, node),
+        w=weights[weight],
+        dw=gradients.get(weight),
+        G=G,
+        o=unbiased,
+        mask=mask,
+        precision=precision,
+    )
+
+
+def read_pixels(layer: Convolution, w: Tensor) -> Tensor:
+    """Mask (B, N, H..) of the unknowns that some output depends on."""
+    ones = torch.ones_like(w)
+    probe = torch.ones(layer.input_shape, dtype=w.dtype, device=w.device)
+    reads = layer.input_gradient(torch.ones_like(layer.output(probe, ones)), ones)
+    return reads > 0.5

@@ -1,0 +1,90 @@
+"""The equations of one convolution as linear operators on its input, matrix-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from leakaudit.equations.convolution import Convolution
+
+
+class LinearOperator(Protocol):
+    """A linear map from the layer's input to equations.
+
+    `mv` and `rmv` are adjoint: <mv(x), y> = <x, rmv(y)>.
+    """
+
+    def mv(self, x: Tensor) -> Tensor:
+        """Apply to x of the layer's input shape (B, N, H..)."""
+        ...
+
+    def rmv(self, y: Tensor) -> Tensor:
+        """Apply the adjoint; returns the layer's input shape."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GradientConstraints:
+    """A x = dl/dw(x; G): one row per weight. `scale` (F,) multiplies the rows of each filter."""
+
+    convolution: Convolution
+    G: Tensor  # (B, F, O..)
+    scale: Tensor
+
+    def _scaled(self, y: Tensor) -> Tensor:
+        return y * self.scale.view(-1, *[1] * (y.dim() - 1))
+
+    def mv(self, x: Tensor) -> Tensor:
+        """(F, n, K..)."""
+        return self._scaled(self.convolution.weight_gradient(x, self.G))
+
+    def rmv(self, y: Tensor) -> Tensor:
+        """dl/dw is bilinear in G and x, so its adjoint in x is the input gradient of a kernel y."""
+        return self.convolution.input_gradient(self.G, self._scaled(y))
+
+    def right_hand_side(self, observed: Tensor) -> Tensor:
+        """The observed dl/dw (F, n, K..) as this operator scales it."""
+        return self._scaled(observed)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightConstraints:
+    """B x = w * x on the known outputs. `mask` (B, F, O..) is 1 where o is known, else 0."""
+
+    convolution: Convolution
+    w: Tensor  # (F, n, K..)
+    mask: Tensor
+    scale: Tensor  # (F,)
+
+    def _weights(self) -> Tensor:
+        return self.w * self.scale.view(-1, *[1] * (self.w.dim() - 1))
+
+    def mv(self, x: Tensor) -> Tensor:
+        """(B, F, O..), zero where the output is not known."""
+        return self.convolution.output(x, self._weights()) * self.mask
+
+    def rmv(self, y: Tensor) -> Tensor:
+        """The transposed convolution of the known outputs."""
+        return self.convolution.input_gradient(y * self.mask, self._weights())
+
+    def right_hand_side(self, o: Tensor) -> Tensor:
+        """The known o - b (B, F, O..) as this operator scales it."""
+        scaled = o * self.scale.view(1, -1, *[1] * (o.dim() - 2))
+        return torch.where(self.mask > 0, scaled, torch.zeros_like(scaled))
+
+
+def row_scale(rows: Tensor) -> Tensor:
+    """Scale that gives each filter's rows unit norm, those below 1e-3 of the largest less.
+
+    Args:
+        rows: (F, anything), the numbers that make up the rows of one filter.
+
+    Returns:
+        (F,). A filter of zeros (a dead one) is left as it is.
+    """
+    norms = rows.flatten(1).norm(dim=1)
+    floor = norms.max() * 1e-3
+    return torch.where(norms > 0, 1 / norms.clamp_min(floor), torch.ones_like(norms))

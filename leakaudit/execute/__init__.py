@@ -1,0 +1,6 @@
+"""Run a graph in torch: the victim's forward pass, differentiable by autograd."""
+
+from leakaudit.execute.dispatch import execute, run
+from leakaudit.execute.interface import NotExecutable
+
+__all__ = ["NotExecutable", "execute", "run"]

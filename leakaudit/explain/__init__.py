@@ -1,0 +1,1 @@
+"""A rule, or the counts of one layer, explained with formulas and numbers."""

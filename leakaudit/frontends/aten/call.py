@@ -1,0 +1,276 @@
+"""One call of an export graph, as the builders of `pt2_ops` see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, Value
+from leakaudit.graph import Parameter, Tensor
+from leakaudit.operators import Identity, Operator
+
+Roles = tuple[tuple[str, str], ...]
+
+
+class Sink(Protocol):
+    """Takes what a call needs beyond its own node: nodes before it, and constants."""
+
+    def emit(
+        self,
+        op: Operator,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        dtype: str,
+        parameters: Roles = (),
+    ) -> Tensor:
+        """Add a node and return its output.
+
+        Raises:
+            NotUnderstoodError: The operator does not compute this shape.
+        """
+        ...
+
+    def check(
+        self,
+        op: Operator,
+        inputs: tuple[str, ...],
+        parameters: Roles,
+        shapes: tuple[tuple[int, ...], ...],
+    ) -> None:
+        """Refuse an operator that does not compute these output shapes.
+
+        Raises:
+            NotUnderstoodError: It does not.
+        """
+        ...
+
+    def constant(self, numbers: Array) -> Stored:
+        """Add a constant; it becomes a parameter of the graph once a node reads it."""
+        ...
+
+    def numbers(self, value: Stored) -> Array | None:
+        """The content of a constant or of a small buffer, None for anything that is trained."""
+        ...
+
+    def affordable(self, elements: int) -> bool:
+        """Whether constants of so many elements may still be computed."""
+        ...
+
+    def call(self, name: str) -> Call | None:
+        """The call that computed an activation."""
+        ...
+
+    def is_row_major(self, name: str) -> bool:
+        """Whether an activation lies in memory without gaps, in row-major order."""
+        ...
+
+    def is_tensor(self, name: str) -> bool:
+        """Whether this is the name of an activation, not of a parameter."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a builder returns: the operator and what it reads.
+
+    Attributes:
+        op: The operator.
+        inputs: Names of tensors, for arithmetic and rearrangements also of parameters.
+        parameters: Pairs (role, parameter name).
+        outputs: What it computes, where that is not all the outputs of the call.
+    """
+
+    op: Operator
+    inputs: tuple[str, ...]
+    parameters: Roles = ()
+    outputs: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One node of the export graph with its arguments resolved.
+
+    Attributes:
+        target: The operator, e.g. `aten.conv2d.default`.
+        arguments: By name in the operator's schema; omitted ones take the schema's default.
+        outputs: The tensors it computes.
+        read: Whether each output is read by anything.
+        stored: What is known of the parameters.
+        sink: Takes further nodes and constants.
+    """
+
+    target: str
+    arguments: Mapping[str, Value]
+    outputs: tuple[Tensor, ...]
+    read: tuple[bool, ...]
+    stored: Mapping[str, Parameter]
+    sink: Sink
+
+    @property
+    def output(self) -> Tensor:
+        """The first output; nothing may read the others."""
+        if not self.outputs or any(self.read[1:]):
+            raise NotUnderstoodError("more than the first of its outputs is read")
+        return self.outputs[0]
+
+    # --- tensors --------------------------------------------------------------------------------
+
+    def source_name(self) -> str:
+        """The name of the first argument, which torch calls `self` or `input`."""
+        return "input" if "input" in self.arguments else "self"
+
+    def source(self) -> Tensor:
+        """The first argument as an activation."""
+        return self.tensor(self.source_name())
+
+    def operand(self, name: str) -> Tensor:
+        """The argument as a node reads it: an activation, a parameter, or a view of one."""
+        return self.operand_of(self.arguments.get(name), name)
+
+    def operand_of(self, value: Value, name: str) -> Tensor:
+        """As `operand`, of one member of a list argument."""
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, Stored):
+            return value.operand
+        raise NotUnderstoodError(f"its {name} is not a tensor")
+
+    def tensor(self, name: str) -> Tensor:
+        """The argument as an activation; a parameter is passed through a node of its own."""
+        found = self.operand(name)
+        if self.sink.is_tensor(found.name):
+            return found
+        return self.sink.emit(Identity(), (found.name,), found.shape, found.dtype)
+
+    def numbers(self, name: str) -> Array:
+        """The content of the argument, which must follow from the file alone."""
+        return self.numbers_of(self.arguments.get(name), name)
+
+    def numbers_of(self, value: Value, name: str) -> Array:
+        """As `numbers`, of one member of a list argument."""
+        found = self.sink.numbers(value) if isinstance(value, Stored) else None
+        if found is None:
+            raise NotUnderstoodError(f"its {name} is computed, not constant")
+        return found
+
+    def emit(
+        self,
+        op: Operator,
+        inputs: tuple[Tensor, ...],
+        shape: tuple[int, ...],
+        parameters: Roles = (),
+    ) -> Tensor:
+        """Add a node before this call's own, of its dtype."""
+        names = tuple(tensor.name for tensor in inputs)
+        return self.sink.emit(op, names, shape, self.outputs[0].dtype, parameters)
+
+    # --- stored numbers -------------------------------------------------------------------------
+
+    def weight(self, name: str) -> Stored:
+        """The argument, which must be stored."""
+        value = self.arguments.get(name)
+        if isinstance(value, Stored):
+            return value
+        raise NotUnderstoodError(f"its {name} is computed, not stored")
+
+    def plain_weight(self, name: str) -> Stored:
+        """The argument, which must be stored and read as it is stored."""
+        value = self.weight(name)
+        if not value.plain:
+            raise NotUnderstoodError(f"its {name} is a rearranged view of {value.name!r}")
+        return value
+
+    def optional(self, role: str, name: str, shape: tuple[int, ...]) -> Roles:
+        """The pair (role, name) of stored numbers of this shape, or nothing for None."""
+        if self.arguments.get(name) is None:
+            return ()
+        value = self.plain_weight(name)
+        if value.shape != shape:
+            raise NotUnderstoodError(f"its {name} has shape {value.shape}, not {shape}")
+        return ((role, value.name),)
+
+    # --- plain numbers --------------------------------------------------------------------------
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A boolean argument."""
+        value = self.arguments.get(name, default)
+        if not isinstance(value, bool):
+            raise NotUnderstoodError(f"its {name} is not a constant")
+        return value
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer argument."""
+        value = self.arguments.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise NotUnderstoodError(f"its {name} is not a constant integer")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """A real argument."""
+        value = self.arguments.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise NotUnderstoodError(f"its {name} is not a constant number")
+        return float(value)
+
+    def optional_number(self, name: str, default: float) -> float:
+        """A real argument, `default` where it is left out or None."""
+        return default if self.arguments.get(name) is None else self.number(name, default)
+
+    def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """A list of integers; a single integer counts as a list of one."""
+        value = self.arguments.get(name, default)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return (value,)
+        if not isinstance(value, tuple):
+            raise NotUnderstoodError(f"its {name} is not a list of constant integers")
+        found: list[int] = []
+        for item in value:
+            if isinstance(item, bool) or not isinstance(item, int):
+                raise NotUnderstoodError(f"its {name} is not a list of constant integers")
+            found.append(item)
+        return tuple(found)
+
+    def bounds(self) -> slice:
+        """The arguments `start`, `end` and `step`, as a Python slice."""
+        start, end = (
+            None if self.arguments.get(name) is None else self.integer(name, 0)
+            for name in ("start", "end")
+        )
+        return slice(start, end, self.integer("step", 1))
+
+    def axis(self, name: str, axes: int, default: int = 0) -> int:
+        """An axis of a tensor with `axes` axes, counted from the first."""
+        return normal_axis(self.integer(name, default), axes)
+
+    def members(self, name: str) -> tuple[Value, ...]:
+        """A list argument."""
+        value = self.arguments.get(name)
+        if not isinstance(value, tuple):
+            raise NotUnderstoodError(f"its {name} is not a list")
+        return value
+
+
+def normal_axis(axis: int, axes: int) -> int:
+    """Count an axis from the first, as torch does: a number has one axis of its own.
+
+    Raises:
+        NotUnderstoodError: There is no such axis.
+    """
+    found = axis + max(axes, 1) if axis < 0 else axis
+    if not 0 <= found < max(axes, 1):
+        raise NotUnderstoodError(f"its axis {axis} does not exist")
+    return found
+
+
+def spread(values: tuple[int, ...], axes: int, name: str) -> tuple[int, ...]:
+    """One value per spatial axis; torch lets a single one stand for all.
+
+    Raises:
+        NotUnderstoodError: There are more or fewer.
+    """
+    if len(values) == 1:
+        return values * axes
+    if len(values) != axes:
+        raise NotUnderstoodError(f"its {name} has {len(values)} entries for {axes} axes")
+    return values

@@ -1,0 +1,1 @@
+"""Builders of ATen operators, one file per family of the model graph's operators."""

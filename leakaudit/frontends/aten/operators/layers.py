@@ -1,0 +1,90 @@
+"""Layers with weights: convolutions and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from leakaudit.frontends.aten.call import Call, Layer, spread
+from leakaudit.frontends.aten.values import NotUnderstoodError, Stored
+from leakaudit.graph import Tensor
+from leakaudit.operators import Conv, ConvTranspose, Embedding
+
+
+def _geometry(
+    call: Call,
+) -> tuple[Tensor, Stored, tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    """Input, weight, kernel, stride, dilation and groups of either kind of convolution."""
+    source, weight = call.tensor("input"), call.plain_weight("weight")
+    axes = len(weight.shape) - 2
+    if not 1 <= axes <= 3:
+        raise NotUnderstoodError(f"it has {axes} spatial axes")
+    if len(source.shape) != axes + 2:
+        raise NotUnderstoodError("its input has no batch axis")
+    stride = spread(call.integers("stride", (1,)), axes, "stride")
+    dilation = spread(call.integers("dilation", (1,)), axes, "dilation")
+    groups = call.integer("groups", 1)
+    if groups < 1 or min(stride) < 1 or min(dilation) < 1:
+        raise NotUnderstoodError("its groups, stride or dilation is below 1")
+    return source, weight, weight.shape[2:], stride, dilation, groups
+
+
+def _convolution(call: Call) -> Layer:
+    if call.flag("transposed", False):
+        return _transposed_convolution(call)
+    source, weight, kernel, stride, dilation, groups = _geometry(call)
+    if source.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise NotUnderstoodError("its groups do not fit its channels")
+    mode = call.arguments.get("padding")
+    if mode == "valid":
+        begin = end = (0,) * len(kernel)
+    elif mode == "same":
+        # torch puts the odd pixel of an even extent at the end.
+        total = tuple(d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+        begin = tuple(t // 2 for t in total)
+        end = tuple(t - b for t, b in zip(total, begin, strict=True))
+    else:
+        begin = end = spread(call.integers("padding", (0,)), len(kernel), "padding")
+    return Layer(
+        Conv(kernel, stride, begin, end, dilation, groups),
+        (source.name,),
+        (("weight", weight.name), *call.optional("bias", "bias", weight.shape[:1])),
+    )
+
+
+def _transposed_convolution(call: Call) -> Layer:
+    source, weight, kernel, stride, dilation, groups = _geometry(call)
+    if source.shape[1] != weight.shape[0] or weight.shape[0] % groups:
+        raise NotUnderstoodError("its groups do not fit its channels")
+    axes = len(kernel)
+    padding = spread(call.integers("padding", (0,)), axes, "padding")
+    further = spread(call.integers("output_padding", (0,)), axes, "output_padding")
+    end = tuple(p - f for p, f in zip(padding, further, strict=True))
+    filters = weight.shape[1] * groups
+    return Layer(
+        ConvTranspose(kernel, stride, padding, end, dilation, groups),
+        (source.name,),
+        (("weight", weight.name), *call.optional("bias", "bias", (filters,))),
+    )
+
+
+def _embedding(call: Call) -> Layer:
+    if call.flag("scale_grad_by_freq", False):
+        raise NotUnderstoodError("it scales its gradient by how often an index occurs")
+    weight = call.plain_weight("weight")
+    return Layer(Embedding(), (call.operand("indices").name,), (("weight", weight.name),))
+
+
+BUILDERS: Mapping[str, Callable[[Call], Layer]] = {
+    "aten.conv1d.default": _convolution,
+    "aten.conv1d.padding": _convolution,
+    "aten.conv2d.default": _convolution,
+    "aten.conv2d.padding": _convolution,
+    "aten.conv3d.default": _convolution,
+    "aten.conv3d.padding": _convolution,
+    "aten.convolution.default": _convolution,
+    "aten._convolution.default": _convolution,
+    "aten.conv_transpose1d.default": _transposed_convolution,
+    "aten.conv_transpose2d.input": _transposed_convolution,
+    "aten.conv_transpose3d.input": _transposed_convolution,
+    "aten.embedding.default": _embedding,
+}

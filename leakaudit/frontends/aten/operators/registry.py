@@ -1,0 +1,92 @@
+"""ATen operators -> operators of the model graph: one explicit table, by family.
+
+A target that is not in the table becomes `Unsupported`. To add one, write a builder in the file of
+its family (Call -> Layer or Layers, raising `NotUnderstoodError` for what it cannot express) and a
+line in that file's `BUILDERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from leakaudit.frontends.aten.call import Call, Layer
+from leakaudit.frontends.aten.operators import (
+    activation,
+    arithmetic,
+    layers,
+    matrix,
+    move,
+    normalisation,
+    pooling,
+    reduce,
+    shape,
+)
+from leakaudit.frontends.aten.values import NotUnderstoodError, Stored, leaves
+from leakaudit.frontends.aten.views import DETACH
+from leakaudit.graph import Tensor
+from leakaudit.operators import Unsupported
+
+Builder = Callable[[Call], Layer | tuple[Layer, ...]]
+
+BUILDERS: Mapping[str, Builder] = {
+    **layers.BUILDERS,
+    **matrix.BUILDERS,
+    **normalisation.BUILDERS,
+    **pooling.BUILDERS,
+    **activation.BUILDERS,
+    **arithmetic.BUILDERS,
+    **shape.BUILDERS,
+    **move.BUILDERS,
+    **reduce.BUILDERS,
+}
+
+# Operators that are refused for a reason worth more than "no rule".
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(DETACH, "detach cuts the gradient: nothing below it sends one"),
+}
+
+
+def build(call: Call) -> tuple[Layer, ...]:
+    """Translate one call; what is not understood comes back as `Unsupported`, still connected."""
+    builder = BUILDERS.get(call.target) or BUILDERS.get(_without_writing(call.target))
+    reason = REFUSED.get(call.target, "leakaudit has no rule for this operator")
+    if builder is not None:
+        try:
+            # A constant too large for its dtype is infinite, without a warning on stderr.
+            with np.errstate(all="ignore"):
+                found = builder(call)
+            layers = found if isinstance(found, tuple) else (found,)
+            for layer in layers:
+                outputs = layer.outputs or call.outputs
+                call.sink.check(
+                    layer.op, layer.inputs, layer.parameters, tuple(o.shape for o in outputs)
+                )
+            return layers
+        except NotUnderstoodError as error:
+            reason = str(error)
+        # What numpy and Python raise for shapes and numbers that do not go together.
+        except (ValueError, IndexError, ArithmeticError):
+            reason = "its arguments do not fit each other"
+    return (unsupported(call, reason),)
+
+
+def _without_writing(target: str) -> str:
+    """`aten.relu.default` for `aten.relu_.default`, which writes its result into its argument."""
+    library, _, rest = target.partition(".")
+    name, _, variant = rest.partition(".")
+    return f"{library}.{name.removesuffix('_')}.{variant}"
+
+
+def unsupported(call: Call, reason: str) -> Layer:
+    """The layer that stops every path but keeps the graph connected."""
+    inputs: list[str] = []
+    parameters: list[tuple[str, str]] = []
+    for name, value in call.arguments.items():
+        for item in leaves(value):
+            if isinstance(item, Tensor):
+                inputs.append(item.name)
+            elif isinstance(item, Stored) and item.name in call.stored:
+                parameters.append((name, item.name))
+    return Layer(Unsupported(call.target, reason), tuple(inputs), tuple(parameters))

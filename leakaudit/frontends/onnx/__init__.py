@@ -1,0 +1,1 @@
+"""ONNX files -> Graph: the only place that touches onnx and protobuf."""

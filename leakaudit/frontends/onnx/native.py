@@ -1,0 +1,136 @@
+"""onnx's C++ code (shape inference, inliner, checker), run in a helper process.
+
+It was not written for hostile files: some of its inference reads beyond its memory, and a chain of
+functions can exhaust its stack. A crash there ends the helper, and the audit of that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from leakaudit.errors import AuditError
+from leakaudit.frontends.onnx.limits import REPAIR
+from leakaudit.sandbox.helper import Helper, HelperDied, HelperFailed
+from leakaudit.sandbox.inside import Parts
+from leakaudit.sandbox.limits import Limits
+
+IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matters to inference
+_WORKER = "leakaudit.frontends.onnx.worker"
+
+
+class NativeError(Exception):
+    """onnx's code refuses what it was given; the text is the name of its error."""
+
+
+class OnnxNative:
+    """onnx's C++ code for one file.
+
+    Args:
+        target: The file as the user named it, for errors.
+        limits: Memory and time of the helper.
+
+    Raises:
+        AuditError: The helper cannot be started. The methods raise it where it dies, and
+            NativeError where onnx refuses its input.
+    """
+
+    def __init__(self, target: str, limits: Limits) -> None:
+        self._target = target
+        try:
+            self._helper = Helper(_WORKER, ("onnx",), limits)
+        except HelperDied as error:
+            raise AuditError(
+                target, f"the helper process that reads it {error}", "check this installation"
+            ) from error
+
+    def __enter__(self) -> OnnxNative:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._helper.close()
+
+    def infer_node(
+        self,
+        node: onnx.NodeProto,
+        domain: str,
+        types: Mapping[str, onnx.TypeProto],
+        data: Mapping[str, np.ndarray],
+        opsets: Mapping[str, int],
+    ) -> dict[str, onnx.TypeProto]:
+        """The types of a node's outputs from those of its inputs and the numbers among them."""
+        parts = [
+            *(b"infer node", node.op_type.encode(), domain.encode()),
+            *(_number(opsets.get(domain, 1)), _number(IR_VERSION), node.SerializeToString()),
+            _number(len(types)),
+            *_pairs((name, value.SerializeToString()) for name, value in types.items()),
+            _number(len(data)),
+            *_pairs(
+                (name, numpy_helper.from_array(array, name).SerializeToString())
+                for name, array in data.items()
+            ),
+            _number(len(opsets)),
+            *_pairs((name, _number(version)) for name, version in opsets.items()),
+        ]
+        reply = self._ask(parts, f"onnx's shape inference of {node.op_type!r}")
+        try:
+            return {
+                name.decode(): onnx.TypeProto.FromString(value)
+                for name, value in zip(reply[::2], reply[1::2], strict=True)
+            }
+        except (DecodeError, ValueError) as error:
+            raise NativeError(type(error).__name__) from error
+
+    def infer_model(self, model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+        """The types of the values that a model computes."""
+        reply = self._ask(
+            [b"infer model", model.SerializeToString()], "onnx's shape inference of control flow"
+        )
+        return {value.name: value.type for value in _model(reply).graph.value_info}
+
+    def inlined(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The model with calls of its own functions replaced by their bodies."""
+        return _model(self._ask([b"inline", model.SerializeToString()], "onnx's inliner"))
+
+    def check(self, model: onnx.ModelProto) -> None:
+        """Hold a model against the standard, its shapes included."""
+        self._ask([b"check", model.SerializeToString()], "onnx's checker")
+
+    def _ask(self, parts: Parts, what: str) -> Parts:
+        try:
+            return self._helper.ask(parts)
+        except HelperFailed as error:
+            raise NativeError(str(error)) from error
+        except HelperDied as error:
+            raise AuditError(
+                self._target,
+                f"it could not be audited: {what} {error}",
+                f"{REPAIR}, or give it more with --limit memory_bytes=N or --limit seconds=N",
+            ) from error
+
+
+def _number(value: int) -> bytes:
+    return str(value).encode()
+
+
+def _pairs(entries: Iterator[tuple[str, bytes]]) -> Iterator[bytes]:
+    for name, value in entries:
+        yield name.encode()
+        yield value
+
+
+def _model(reply: Parts) -> onnx.ModelProto:
+    try:
+        return onnx.ModelProto.FromString(reply[0])
+    except (DecodeError, IndexError) as error:
+        raise NativeError(type(error).__name__) from error

@@ -1,0 +1,178 @@
+"""Activation functions and other functions of each element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx
+
+from leakaudit import operators as ops
+from leakaudit.frontends.onnx.constants import FLOATS
+from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.inputs import dtype_name
+from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, real, text
+from leakaudit.frontends.onnx.parameters import reshaped
+
+
+def plain(op: ops.Operator) -> Builder:
+    """A builder for a function of each element without attributes."""
+
+    def build(context: Context, node: onnx.NodeProto) -> None:
+        context.layer(node, op, (context.real(node, 0),))
+
+    return build
+
+
+def leaky_relu(context: Context, node: onnx.NodeProto) -> None:
+    """LeakyRelu; ONNX's default slope is 0.01."""
+    context.layer(node, ops.LeakyRelu(real(node, "alpha", 0.01)), (context.real(node, 0),))
+
+
+def elu(context: Context, node: onnx.NodeProto) -> None:
+    """Elu; ONNX's default alpha is 1."""
+    context.layer(node, ops.Elu(real(node, "alpha", 1.0)), (context.real(node, 0),))
+
+
+def celu(context: Context, node: onnx.NodeProto) -> None:
+    """Celu; ONNX's default alpha is 1."""
+    alpha = real(node, "alpha", 1.0)
+    if alpha <= 0:
+        raise NotUnderstoodError("its alpha is not positive")
+    context.layer(node, ops.Celu(alpha), (context.real(node, 0),))
+
+
+def selu(context: Context, node: onnx.NodeProto) -> None:
+    """Selu with its own alpha and gamma."""
+    default = ops.Selu()
+    op = ops.Selu(real(node, "alpha", default.alpha), real(node, "gamma", default.gamma))
+    context.layer(node, op, (context.real(node, 0),))
+
+
+def hard_sigmoid(context: Context, node: onnx.NodeProto) -> None:
+    """HardSigmoid; ONNX's defaults are 0.2 and 0.5."""
+    op = ops.HardSigmoid(real(node, "alpha", 0.2), real(node, "beta", 0.5))
+    context.layer(node, op, (context.real(node, 0),))
+
+
+def swish(context: Context, node: onnx.NodeProto) -> None:
+    """Swish: x · sigmoid(alpha · x)."""
+    context.layer(node, ops.Silu(real(node, "alpha", 1.0)), (context.real(node, 0),))
+
+
+def swiglu(context: Context, node: onnx.NodeProto) -> None:
+    """SwiGLU: swish of the first input times the second."""
+    gate, value = context.operand(node, 0), context.operand(node, 1)
+    op = ops.Silu(real(node, "alpha", 1.0))
+    gate = context.step(node, "gate", op, (gate,), context.shape(gate))
+    context.layer(node, ops.Mul(), (gate, value))
+
+
+def gelu(context: Context, node: onnx.NodeProto) -> None:
+    """Gelu, exact or by tanh."""
+    approximate = text(node, "approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise NotUnderstoodError(f"its approximation is {approximate!r}")
+    context.layer(node, ops.Gelu(approximate == "tanh"), (context.real(node, 0),))
+
+
+def clip(context: Context, node: onnx.NodeProto) -> None:
+    """Clip; its ends are attributes before opset 11 and constants from then on."""
+    x = context.real(node, 0)
+    if context.opset < 11:
+        low, high = real(node, "min", -math.inf), real(node, "max", math.inf)
+    else:
+        first, second = context.number(node, 1), context.number(node, 2)
+        low = -math.inf if first is None else first
+        high = math.inf if second is None else second
+    if math.isnan(low) or math.isnan(high):
+        raise NotUnderstoodError("one of its ends is not a number")
+    context.layer(node, ops.Clip(min(low, high), high), (x,))  # crossed ends: all become `high`
+
+
+def prelu(context: Context, node: onnx.NodeProto) -> None:
+    """PRelu with one slope, or one per channel (axis 1)."""
+    x = context.real(node, 0)
+    slope = context.weight(context.optional(node, 1), "slope")
+    count = math.prod(slope.shape)
+    shape = context.shape(x)
+    rank = len(shape)
+    # The slope is broadcast from the last axis, so (C, 1, 1) stands on axis 1 of (B, C, H, W).
+    aligned = (1,) * (rank - len(slope.shape)) + slope.shape
+    if count != 1 and (rank < 2 or aligned[1:2] != (count,) or shape[1] != count):
+        raise NotUnderstoodError("its slopes are neither one nor one per channel")
+    context.layer(node, ops.PRelu(), (x,), (("slope", reshaped(slope, (count,))),))
+
+
+def dropout(context: Context, node: onnx.NodeProto) -> None:
+    """Dropout passes its input on, unless the file switches training on."""
+    training = context.optional(node, 2)
+    if training is not None and context.flag(training) is not False:
+        raise NotUnderstoodError("it drops elements (training_mode): export the model in eval mode")
+    context.layer(node, ops.Identity(), (context.real(node, 0),))
+
+
+def identity(context: Context, node: onnx.NodeProto) -> None:
+    """Identity, of any type."""
+    context.layer(node, ops.Identity(), (context.activation(node, 0),))
+
+
+def cast(context: Context, node: onnx.NodeProto) -> None:
+    """Cast and CastLike between floating types, or to the type the input has already."""
+    x = context.activation(node, 0)
+    wanted = integer(node, "to", 0)
+    target = dtype_name(wanted) if node.op_type == "Cast" else context.dtype(node.input[1])
+    source = context.dtype(x)
+    if source != target and not {source, target} <= FLOATS:
+        raise NotUnderstoodError(f"it turns {source} into {target}")
+    context.layer(node, ops.Identity(), (x,))
+
+
+ELEMENTWISE = {
+    "Abs": "abs",
+    "Acos": "acos",
+    "Acosh": "acosh",
+    "Asin": "asin",
+    "Asinh": "asinh",
+    "Atanh": "atanh",
+    "Ceil": "ceil",
+    "Cos": "cos",
+    "Cosh": "cosh",
+    "Erf": "erf",
+    "Exp": "exp",
+    "Floor": "floor",
+    "Log": "log",
+    "Reciprocal": "reciprocal",
+    "Round": "round",
+    "Sign": "sign",
+    "Sin": "sin",
+    "Sinh": "sinh",
+    "Sqrt": "sqrt",
+    "Tan": "tan",
+}
+
+BUILDERS: Mapping[str, Builder] = {
+    **{name: plain(ops.Elementwise(function)) for name, function in ELEMENTWISE.items()},
+    "Atan": plain(ops.ArcTan()),
+    "Cast": cast,
+    "CastLike": cast,
+    "Celu": celu,
+    "Clip": clip,
+    "Dropout": dropout,
+    "Elu": elu,
+    "Gelu": gelu,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": plain(ops.HardSwish()),
+    "Identity": identity,
+    "LeakyRelu": leaky_relu,
+    "Mish": plain(ops.Mish()),
+    "PRelu": prelu,
+    "Relu": plain(ops.Relu()),
+    "Selu": selu,
+    "Sigmoid": plain(ops.Sigmoid()),
+    "Softplus": plain(ops.Softplus()),
+    "Softsign": plain(ops.Softsign()),
+    "SwiGLU": swiglu,
+    "Swish": swish,
+    "Tanh": plain(ops.Tanh()),
+}

@@ -1,0 +1,142 @@
+"""Operators that give elements another shape or order, or put tensors together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx
+
+from leakaudit import operators as ops
+from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, integers, text
+
+MAX_COPIES = 64  # of a Tile, which becomes a Concat with as many inputs
+
+
+def axis_of(value: int, rank: int) -> int:
+    """An axis counted from either end, as one counted from the front.
+
+    Raises:
+        NotUnderstoodError: There is no such axis.
+    """
+    if not -rank <= value < rank:
+        raise NotUnderstoodError(f"its input has no axis {value}")
+    return value % rank
+
+
+def reshape(context: Context, node: onnx.NodeProto) -> None:
+    """Flatten, Reshape, Squeeze and Unsqueeze: the output's shape says it all."""
+    x = context.activation(node, 0)
+    if math.prod(context.shape(x)) != math.prod(context.shape(node.output[0])):
+        raise NotUnderstoodError("its output has not as many elements as its input")
+    context.layer(node, ops.Reshape(), (x,))
+
+
+def transpose(context: Context, node: onnx.NodeProto) -> None:
+    """Transpose; without `perm` it reverses the axes."""
+    x = context.activation(node, 0)
+    rank = len(context.shape(x))
+    permutation = integers(node, "perm", tuple(reversed(range(rank))))
+    if sorted(permutation) != list(range(rank)):
+        raise NotUnderstoodError("its perm is not a permutation of the axes")
+    context.layer(node, ops.Transpose(permutation), (x,))
+
+
+def concat(context: Context, node: onnx.NodeProto) -> None:
+    """Concat of activations and parameters."""
+    names = [context.movable(node, index) for index in range(len(node.input))]
+    axis = axis_of(integer(node, "axis", 1), len(context.shape(names[0])))
+    context.layer(node, ops.Concat(axis), names)
+
+
+def expand(context: Context, node: onnx.NodeProto) -> None:
+    """Expand to a shape that the constants of the file decide."""
+    context.layer(node, ops.Expand(), (context.activation(node, 0),))
+
+
+def tile(context: Context, node: onnx.NodeProto) -> None:
+    """Tile: copies one after the other, along one axis after the other."""
+    x = context.activation(node, 0)
+    repeats = context.integers(node, 1) or ()
+    shape = context.shape(x)
+    if len(repeats) != len(shape) or min(repeats, default=1) < 1:
+        raise NotUnderstoodError("its repeats do not fit its input")
+    repeated = [axis for axis, count in enumerate(repeats) if count > 1]
+    if not repeated:
+        context.layer(node, ops.Identity(), (x,))
+        return
+    if all(shape[axis] == 1 for axis in repeated):
+        context.layer(node, ops.Expand(), (x,))
+        return
+    if max(repeats) > MAX_COPIES:
+        raise NotUnderstoodError(f"it makes {max(repeats)} copies")
+    for axis in repeated[:-1]:
+        shape = (*shape[:axis], shape[axis] * repeats[axis], *shape[axis + 1 :])
+        x = context.step(node, f"axis{axis}", ops.Concat(axis), (x,) * repeats[axis], shape)
+    axis = repeated[-1]
+    context.layer(node, ops.Concat(axis), (x,) * repeats[axis])
+
+
+def depth_to_space(context: Context, node: onnx.NodeProto) -> None:
+    """DepthToSpace: blocks of channels become blocks of pixels."""
+    x = context.activation(node, 0)
+    block = integer(node, "blocksize", 0)
+    batch, channels, height, width = _image(context, x)
+    mode = text(node, "mode", "DCR")
+    if block < 1 or channels % (block * block) or mode not in ("DCR", "CRD"):
+        raise NotUnderstoodError("its blocksize or mode does not fit its input")
+    depth = channels // (block * block)
+    split, order = (
+        ((batch, block, block, depth, height, width), (0, 3, 4, 1, 5, 2))
+        if mode == "DCR"
+        else ((batch, depth, block, block, height, width), (0, 1, 4, 2, 5, 3))
+    )
+    _rearrange(context, node, x, split, order)
+
+
+def space_to_depth(context: Context, node: onnx.NodeProto) -> None:
+    """SpaceToDepth: blocks of pixels become blocks of channels."""
+    x = context.activation(node, 0)
+    block = integer(node, "blocksize", 0)
+    batch, channels, height, width = _image(context, x)
+    mode = text(node, "mode", "DCR")
+    if block < 1 or height % block or width % block or mode not in ("DCR", "CRD"):
+        raise NotUnderstoodError("its blocksize or mode does not fit its input")
+    split = (batch, channels, height // block, block, width // block, block)
+    _rearrange(context, node, x, split, (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4))
+
+
+def _image(context: Context, x: str) -> tuple[int, ...]:
+    shape = context.shape(x)
+    if len(shape) != 4:
+        raise NotUnderstoodError(f"its input has {len(shape)} axes, not 4")
+    return shape
+
+
+def _rearrange(
+    context: Context,
+    node: onnx.NodeProto,
+    x: str,
+    split: tuple[int, ...],
+    order: tuple[int, ...],
+) -> None:
+    """Reshape to `split`, transpose by `order`, reshape to the output."""
+    x = context.step(node, "split", ops.Reshape(), (x,), split)
+    moved = tuple(split[axis] for axis in order)
+    x = context.step(node, "order", ops.Transpose(order), (x,), moved)
+    context.layer(node, ops.Reshape(), (x,))
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "Concat": concat,
+    "DepthToSpace": depth_to_space,
+    "Expand": expand,
+    "Flatten": reshape,
+    "Reshape": reshape,
+    "SpaceToDepth": space_to_depth,
+    "Squeeze": reshape,
+    "Tile": tile,
+    "Transpose": transpose,
+    "Unsqueeze": reshape,
+}

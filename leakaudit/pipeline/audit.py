@@ -1,0 +1,298 @@
+"""Composes the stages: file -> graph -> counts -> leak path -> rules -> confirmation -> report."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leakaudit import __version__
+from leakaudit.config.targets import identity
+from leakaudit.errors import AuditError, LeakauditError, UsageError
+from leakaudit.findings import (
+    AuditReport,
+    Finding,
+    ImageReport,
+    InputReport,
+    ModelReport,
+    RuleText,
+    Skipped,
+)
+from leakaudit.frontends import registry
+from leakaudit.frontends.interface import LoadOptions
+from leakaudit.graph import Graph
+from leakaudit.leakpath.path import LeakPath, find_leak_path
+from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.pipeline.per_target import (
+    TargetOptions,
+    load_options_for,
+    loss_for,
+    rules_for,
+)
+from leakaudit.pipeline.rule_facts import (
+    layer_facts,
+    layer_report,
+    model_facts,
+    operator_kind,
+)
+from leakaudit.rules.engine import apply
+from leakaudit.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from leakaudit.confirm.confirm import ConfirmOptions, ConfirmResult
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOptions:
+    """How to audit.
+
+    Attributes:
+        rules: The rules to apply, selection done.
+        load: How to read a model.
+        counting: `exact` or `slides`.
+        loss: `auto` or one of the losses of the threat model.
+        confirm: How to confirm, None for the static audit.
+        save_images: Folder for pictures of probe, reconstruction and difference.
+        per_target: What differs for some targets.
+    """
+
+    rules: tuple[Rule, ...]
+    load: LoadOptions = field(default_factory=LoadOptions)
+    counting: str = "exact"
+    loss: str = "auto"
+    confirm: ConfirmOptions | None = None
+    save_images: Path | None = None
+    per_target: tuple[TargetOptions, ...] = ()
+
+    def for_target(self, target: str) -> AuditOptions:
+        """How to audit this target."""
+        return replace(
+            self,
+            rules=rules_for(target, self.rules, self.per_target),
+            load=load_options_for(target, self.load, self.per_target),
+            loss=loss_for(target, self.loss, self.per_target),
+            per_target=(),
+        )
+
+
+Runner = Callable[[Sequence[tuple[str, AuditOptions]], Progress], list[ModelReport]]
+
+
+def require_confirmation() -> None:
+    """Check that confirmation can run.
+
+    Raises:
+        UsageError: torch or onnxruntime is not installed.
+    """
+    missing = [name for name in ("torch", "onnxruntime") if not importlib.util.find_spec(name)]
+    if missing:
+        raise UsageError(
+            f"confirmation needs {' and '.join(missing)}: install the extra with "
+            "pip install 'leakaudit[confirm]', or use --no-confirm for the static audit"
+        )
+
+
+def audit_each(
+    audits: Sequence[tuple[str, AuditOptions]], progress: Progress = lambda _text: None
+) -> list[ModelReport]:
+    """Audit one target after the other (no folders).
+
+    Raises:
+        UsageError: The options do not fit a model.
+    """
+    return [audit(target, options, progress) for target, options in audits]
+
+
+def audit_all(
+    targets: Sequence[str],
+    options: AuditOptions,
+    progress: Progress = lambda _text: None,
+    run: Runner = audit_each,
+) -> AuditReport:
+    """Audit every target; one that cannot be audited is reported, and the others go on.
+
+    A file that several targets name, by itself or by a folder, is audited once.
+
+    Args:
+        targets: Files, objects and folders, as the user named them.
+        options: How to audit.
+        progress: Told what is going on.
+        run: What runs the audits; see `leakaudit.pipeline.many.processes` for several at a time.
+
+    Raises:
+        UsageError: The options do not fit a model.
+    """
+    audits: list[tuple[str, AuditOptions]] = []
+    failed: list[tuple[int, ModelReport]] = []
+    seen: set[str] = set()
+    for target in targets:
+        try:
+            for name in registry.expand(target):
+                if identity(name) not in seen:
+                    seen.add(identity(name))
+                    audits.append((name, options.for_target(name)))
+        except AuditError as error:
+            failed.append((len(audits) + len(failed), _failed(target, error)))
+    models = run(audits, progress)
+    for position, model in failed:
+        models.insert(position, model)
+    return AuditReport(__version__, tuple(models), tuple(map(_rule_text, options.rules)))
+
+
+def _rule_text(rule: Rule) -> RuleText:
+    return RuleText(
+        id=rule.id,
+        slug=rule.slug,
+        title=rule.title,
+        severity=rule.severity,
+        precision=rule.precision,
+        why=rule.why,
+        remedy=rule.remedy,
+        references=rule.references,
+        url=rule.url,
+        about_path=rule.id in PATH_RULES,
+    )
+
+
+def audit(
+    target: str, options: AuditOptions, progress: Progress = lambda _text: None
+) -> ModelReport:
+    """Audit one model. Its failure is part of the report.
+
+    Raises:
+        UsageError: The options do not fit the model.
+    """
+    try:
+        return _audit(target, options, lambda text: progress(f"{target}: {text}"))
+    except AuditError as error:
+        return _failed(target, error)
+
+
+def _failed(target: str, error: LeakauditError) -> ModelReport:
+    try:
+        file_format = registry.format_of(target)
+    except AuditError:
+        file_format = "unknown"
+    return ModelReport(target, file_format, None, error=str(error))
+
+
+def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelReport:
+    progress("reading")
+    graph = registry.load(target, options.load)
+    unsupported = [node for node in graph.nodes if isinstance(node.op, Unsupported)]
+    with_weights = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    if not with_weights and not unsupported:
+        raise AuditError(
+            target,
+            "it has no convolution and no dense layer",
+            "audit the file that holds the network's layers",
+        )
+    progress("searching the leak path")
+    path = find_leak_path(graph, choose_loss(graph, options.loss))
+    layers = tuple(layer_report(graph, node, path, options.counting) for node in with_weights)
+    findings = apply(
+        options.rules,
+        [
+            layer_facts(graph, graph.node(layer.name), layer, path)
+            for layer in layers
+            if layer.counts is not None
+        ],
+        model_facts(graph, layers, unsupported, path),
+    )
+    notes = _notes(graph, options)
+    skipped = [Skipped(n.name, f"unsupported operator {operator_kind(n)}") for n in unsupported]
+    images: tuple[ImageReport, ...] = ()
+    if options.confirm is not None and options.counting == "exact":
+        findings, images, problem = _confirm(target, graph, path, findings, options, progress)
+        if problem:
+            skipped.append(Skipped("confirmation", problem))
+    return ModelReport(
+        target=target,
+        format=graph.format,
+        sha256=registry.sha256(target),
+        inputs=tuple(InputReport(name, graph.tensors[name].shape) for name in graph.inputs),
+        complete=not unsupported,
+        counting=options.counting,
+        layers=layers,
+        leak_path=path.report,
+        findings=findings,
+        skipped=tuple(skipped),
+        images=images,
+        notes=notes,
+    )
+
+
+def choose_loss(graph: Graph, loss: str) -> str:
+    """The loss meant by `auto`: logistic for one output per example, cross-entropy otherwise."""
+    if loss != "auto":
+        return loss
+    shape = graph.tensors[graph.outputs[0]].shape if graph.outputs else ()
+    return "bce" if shape[1:] in ((), (1,)) else "cross-entropy"
+
+
+def _notes(graph: Graph, options: AuditOptions) -> tuple[str, ...]:
+    notes = list(graph.notes)
+    if any(p.trainable_assumed and p.trainable for p in graph.parameters.values()):
+        notes.append(
+            "the format does not say which parameters are trained: all stored weights are taken "
+            "to send their gradient (--frozen PATTERN excludes some)"
+        )
+    if options.confirm is not None and options.counting == "slides":
+        notes.append("--counting slides is a comparison of formulas: nothing was confirmed")
+    return tuple(notes)
+
+
+def _confirm(
+    target: str,
+    graph: Graph,
+    path: LeakPath,
+    findings: tuple[Finding, ...],
+    options: AuditOptions,
+    progress: Progress,
+) -> tuple[tuple[Finding, ...], tuple[ImageReport, ...], str | None]:
+    """The findings with their evidence, the pictures, and why nothing could be run."""
+    from leakaudit.confirm.confirm import confirm
+
+    if options.confirm is None:
+        raise ValueError("confirmation is off")
+    flagged = list(dict.fromkeys(f.layer for f in findings if f.layer is not None))
+    settings = replace(
+        options.confirm, loss=choose_loss(graph, options.loss), limits=options.load.limits
+    )
+    file = target if graph.format == "onnx" else None
+    result = confirm(graph, path, flagged, settings, file, progress)
+    evidenced = []
+    for finding in findings:
+        if finding.layer is not None:
+            finding = replace(finding, confirmation=result.layers.get(finding.layer))
+        elif path.target is not None and finding.rule in PATH_RULES:
+            finding = replace(finding, confirmation=result.model)
+        evidenced.append(finding)
+    return tuple(evidenced), _save_images(target, result, options), result.problem
+
+
+PATH_RULES = ("LA004", "LA005", "LA009", "LA010")
+
+
+def _save_images(
+    target: str, result: ConfirmResult, options: AuditOptions
+) -> tuple[ImageReport, ...]:
+    if options.save_images is None or result.original is None:
+        return ()
+    folder, original = options.save_images, result.original
+    from leakaudit.report.images import write_images
+
+    def numbers(image: Any) -> Any:
+        return image.double().numpy()
+
+    stem = f"{Path(target.replace(':', '-')).stem}-{(registry.sha256(target) or target)[:8]}"
+    found = {stem: result.reconstruction, f"{stem}-partial": result.partial}
+    return tuple(
+        write_images(folder, name, numbers(original), numbers(picture))
+        for name, picture in found.items()
+        if picture is not None
+    )

@@ -1,5 +1,0 @@
-"""Replay the steps of a leak path with numbers, one file per operator family."""
-
-from leakaudit.rconv.replay.registry import REPLAYS, replay, walk
-
-__all__ = ["REPLAYS", "replay", "walk"]

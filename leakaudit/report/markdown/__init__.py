@@ -1,0 +1,1 @@
+"""The Markdown report, for job summaries and pull requests."""

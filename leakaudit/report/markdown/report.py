@@ -1,0 +1,178 @@
+"""Markdown, made for the summary of a CI step or a comment on a merge request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from leakaudit.findings import (
+    AuditReport,
+    Finding,
+    LayerReport,
+    LeakPathReport,
+    ModelReport,
+    Severity,
+    Verdict,
+)
+from leakaudit.report import prose, wording
+from leakaudit.report.interface import RenderOptions
+from leakaudit.report.markdown.text import code, in_html, rich, text
+from leakaudit.report.summary import summarise
+
+# Shape and colour both tell the severity, and the word stands beside them.
+_MARKS = {
+    Severity.CRITICAL: "🟥",
+    Severity.HIGH: "🔴",
+    Severity.MEDIUM: "🟠",
+    Severity.LOW: "🟡",
+    Severity.NOTE: "⚪",
+}
+_BAR = 10  # characters of the bar that shows the determined fraction
+
+
+class MarkdownReporter:
+    """Writes a table of models, then per model: layers, findings, leak path, what was skipped."""
+
+    name = "markdown"
+
+    def render(self, report: AuditReport, options: RenderOptions) -> str:
+        """See `Reporter`."""
+        blocks = ["# leakaudit", f"**{text(wording.totals(summarise(report)))}**"]
+        if report.models:
+            blocks.append(_models(report.models))
+        for model in report.models:
+            blocks += _model(model, options)
+        return "\n\n".join(blocks) + "\n"
+
+
+def _models(models: Sequence[ModelReport]) -> str:
+    rows = []
+    for model in models:
+        number = len(model.findings)
+        worst = max((f.severity for f in model.findings), key=lambda s: s.rank, default=None)
+        if model.error is not None:
+            found, reach = "not audited", ""
+        elif worst is None:
+            found = "none"
+        else:
+            found = f"{_MARKS[worst]} {number}, worst {worst.value}"
+        if model.error is None:
+            path = model.leak_path
+            reach = text(wording.reach(path)) if path else ""
+            if not model.complete:
+                found += ", **incomplete**"
+        rows.append([code(model.target), found, reach])
+    return _table(["model", "findings", "leak path"], rows)
+
+
+def _model(model: ModelReport, options: RenderOptions) -> list[str]:
+    blocks = [f"## {code(model.target)}"]
+    if model.error is not None:
+        return [*blocks, f"**Not audited:** {text(model.error)}"]
+    blocks.append(text(wording.facts(model)))
+    if model.counting == "slides":
+        blocks.append(f"> **Warning:** {text(wording.SLIDES_WARNING)}")
+    if model.layers:
+        blocks.append(_layers(model.layers))
+        if any(layer.verdict is Verdict.UNDERDETERMINED for layer in model.layers):
+            blocks.append(text(wording.UNDERDETERMINED_NOTE))
+    blocks.append("### Findings")
+    blocks += _findings(model.findings, options) or [wording.no_findings(model)]
+    if model.leak_path is not None:
+        blocks += _leak_path(model.leak_path)
+    blocks += _list("### Skipped", (f"{code(e.what)}: {text(e.reason)}" for e in model.skipped))
+    blocks += _list("### Notes", map(text, model.notes))
+    return blocks
+
+
+def _layers(layers: Sequence[LayerReport]) -> str:
+    header = ["layer", "operator", "input", "output", "&#124;X&#124;", "&#124;A&#124;"]
+    header += ["&#124;B&#124;", "rank bound", "determined", "verdict"]
+    rows = []
+    for layer in layers:
+        given = layer.counts
+        numbers = ["-"] * 5
+        if given is not None:
+            fraction = given.rank_bound * _BAR // given.unknowns if given.unknowns else 0
+            bar = "█" * fraction + "░" * (_BAR - fraction)
+            counted = (
+                given.unknowns,
+                given.gradient_constraints,
+                given.weight_constraints,
+                given.rank_bound,
+            )
+            numbers = [*map(wording.count, counted), f"{bar} {_determined(layer)}"]
+        rows.append(
+            [
+                code(layer.name),
+                text(wording.operator(layer.op, layer.parameters)),
+                wording.shape(layer.input_shape),
+                wording.shape(layer.output_shape),
+                *numbers,
+                layer.verdict.value,
+            ]
+        )
+    return _table(header, rows, align="llll" + "r" * 4 + "ll")
+
+
+def _determined(layer: LayerReport) -> str:
+    shown = wording.determined(layer.counts) if layer.counts else "-"
+    return f"**{shown[2:]}**" if shown.startswith("! ") else shown
+
+
+def _findings(findings: Sequence[Finding], options: RenderOptions) -> list[str]:
+    """Each rule's findings, the rule of the worst first; its remedy once where they share it."""
+    worst: dict[str, int] = {}
+    for finding in findings:
+        worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))
+    ordered = sorted(findings, key=lambda f: (-worst[f.rule], f.rule, -f.severity.rank))
+    blocks = []
+    for _, grouped in groupby(ordered, key=lambda finding: finding.rule):
+        group = list(grouped)
+        blocks.append(f"#### {text(group[0].rule)} {text(group[0].title)}")
+        blocks += [_finding(finding, options) for finding in group]
+        remedies = list(dict.fromkeys(filter(None, map(prose.remedy, group))))
+        blocks += [f"**Remedy:** {rich(remedy)}" for remedy in remedies]
+    return blocks
+
+
+def _finding(finding: Finding, options: RenderOptions) -> str:
+    where = "model" if finding.layer is None else in_html(finding.layer)
+    mark = f"{_MARKS[finding.severity]} <b>{finding.severity.value}</b>"
+    claim = ""
+    if finding.confirmation is not None:
+        claim = f": {wording.evidence_claim(finding.confirmation)}"
+    parts = [f"<details><summary>{mark} {where}{claim}</summary>", text(prose.statement(finding))]
+    evidence = prose.evidence(finding, show_seconds=options.show_seconds)
+    if evidence:
+        parts.append(text(evidence))
+    return "\n\n".join([*parts, "</details>"])
+
+
+def _leak_path(path: LeakPathReport) -> list[str]:
+    blocks = ["### Leak path", _capital(text(wording.reach(path)))]
+    blocks += [f"- stops at {code(stop.at)}: {text(stop.reason)}" for stop in path.stopped]
+    if path.steps:
+        lines = []
+        for number, step in enumerate(path.steps, start=1):
+            where = f"{code(step.layer)}: " if step.layer else ""
+            lines.append(f"{number}. {where}{text(step.derivation)} ⇒ {code(step.fact)}")
+        steps = wording.quantity(len(path.steps), "step")
+        blocks += [f"<details><summary>{steps}</summary>", "\n".join(lines), "</details>"]
+    return blocks
+
+
+def _list(title: str, entries: Iterable[str]) -> list[str]:
+    lines = [f"- {entry}" for entry in entries]
+    return [title, "\n".join(lines)] if lines else []
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
+    align = align or "l" * len(header)
+    rule = ["--:" if side == "r" else "---" for side in align]
+    lines = [header, rule, *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:] + "."

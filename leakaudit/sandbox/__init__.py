@@ -1,0 +1,1 @@
+"""Where untrusted input is met: limits on what is read, and a helper process for native code."""

@@ -1,0 +1,285 @@
+"""The normal matrix of the weight constraints, factored as a band: a base for `Bordered`.
+
+A weight constraint reads one patch, so BᵀB is banded in the rows of the picture: its block Cholesky
+factor L costs |X| times the squared width of the band instead of |X|³ / 3. The gradient constraints
+are dense but few: they are the border.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from leakaudit.counting.geometry import ConvolutionGeometry
+from leakaudit.equations.convolution import Convolution
+from leakaudit.equations.system import LayerSystem
+from leakaudit.solvers.dense import rows_times
+from leakaudit.solvers.normal_operator import GradientRows, NormalOperator, WeightRows
+
+_BLOCK = 192  # unknowns per block, about: small ones are all overhead, large ones mostly zeros
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """How the unknowns of one example fall into blocks that only touch near ones.
+
+    Attributes:
+        per_row: Unknowns per row of the picture, N·H_2···H_d.
+        rows: Rows per block.
+        blocks: Number of blocks; the last one may reach past the picture.
+        width: Blocks below the one on the diagonal that BᵀB fills.
+    """
+
+    per_row: int
+    rows: int
+    blocks: int
+    width: int
+
+    @property
+    def size(self) -> int:
+        """Unknowns per block."""
+        return self.rows * self.per_row
+
+
+def band_of(layer: ConvolutionGeometry) -> Band:
+    """The blocks of a layer's unknowns."""
+    axis = layer.axes[1]
+    per_row = layer.channels * prod(other.size for other in layer.axes[2:])
+    rows = min(axis.size, max(1, round(_BLOCK / per_row)))
+    blocks = -(-axis.size // rows)
+    reach = (axis.kernel - 1) * axis.dilation  # rows that share a patch are at most so far apart
+    return Band(per_row, rows, blocks, min(-(-reach // rows), blocks - 1))
+
+
+def band_cost(layer: ConvolutionGeometry) -> tuple[int, int]:
+    """Multiplications that factoring takes with its border, and the bytes of its factors."""
+    band = band_of(layer)
+    unknowns = layer.axes[0].size * band.blocks * band.size
+    width = band.width * band.size
+    border = 0
+    if layer.observed:
+        border = layer.channels * layer.filters // layer.groups
+        border *= prod(axis.kernel for axis in layer.axes)
+    products = unknowns * (width**2 + 2 * width * band.size + width * border + border**2 // 2)
+    numbers = unknowns * (2 * width + 2 * band.size + 2 * border) + 3 * border**2
+    # What the rows of outputs add to BᵀB, each by itself where some outputs are not known.
+    taps = layer.axes[1].kernel * band.per_row
+    outputs = layer.filters * prod(axis.positions for axis in layer.axes[2:])
+    numbers += layer.axes[0].size * layer.axes[1].positions * taps * (taps + outputs)
+    return products + border**3 // 3, 4 * numbers
+
+
+class BandBase:
+    """L of BᵀB + shift·I; see `bordered.Base`."""
+
+    def __init__(self, system: LayerSystem, operator: NormalOperator, shift: float) -> None:
+        """Factor.
+
+        Args:
+            system: Its outputs are known somewhere.
+            operator: The same equations, scaled.
+            shift: Added to the diagonal.
+
+        Raises:
+            ValueError: No output is known.
+        """
+        if operator.weight is None:
+            raise ValueError("a band needs weight constraints")
+        self._convolution = system.convolution
+        self._gradient = operator.gradient
+        self._band = band_of(system.geometry)
+        factor = _band_blocks(system.convolution, self._band, operator.weight, shift)
+        _factor_in_place(factor, self._band)
+        self._rows = self._block_rows(factor)
+        shape = system.convolution.input_shape
+        numbers = torch.arange(prod(shape)).view(shape).transpose(1, 2).flatten(2)
+        missing = self._band.blocks * self._band.rows - shape[2]
+        unknowns = F.pad(numbers, (0, 0, 0, missing), value=prod(shape)).flatten()
+        self.unknowns = unknowns.to(factor.device)
+
+    def border(self) -> Tensor | None:
+        """A (|A|, R), its rows by input channel, filter of the group and tap."""
+        if self._gradient is None:
+            return None
+        return _border(self._convolution, self._band, self._gradient)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """L⁻¹ v for each row v of vectors (m, R), in place."""
+        for start, before, left, inverse in self._rows:
+            block = vectors[:, start : start + self._band.size]
+            rest = block - rows_times(vectors[:, before:start], left) if before < start else block
+            block.copy_(rows_times(rest, inverse))
+        return vectors
+
+    def backward(self, vectors: Tensor) -> Tensor:
+        """L⁻ᵀ v for each row v of vectors (m, R), in place."""
+        for start, before, left, inverse in reversed(self._rows):
+            block = vectors[:, start : start + self._band.size]
+            solved = rows_times(block, inverse.T)
+            block.copy_(solved)
+            if before < start:
+                vectors[:, before:start] -= rows_times(solved, left.T)
+        return vectors
+
+    def _block_rows(self, factor: Tensor) -> list[tuple[int, int, Tensor, Tensor]]:
+        """Per block row of L: where its unknowns start, and those of the blocks left of the
+        diagonal that touch them; what L has there, and the inverse of its diagonal block."""
+        size, diagonal = self._band.size, self._band.width * self._band.size
+        result = []
+        for example in range(factor.shape[0]):
+            for i in range(self._band.blocks):
+                start = (example * self._band.blocks + i) * size
+                near = min(i, self._band.width) * size
+                row = factor[example, i]
+                left = row[:, diagonal - near : diagonal]
+                result.append((start, start - near, left, row[:, diagonal:]))
+        return result
+
+
+def _factor_in_place(H: Tensor, band: Band) -> None:
+    """Block Cholesky of a band, the diagonal blocks inverted.
+
+    Args:
+        H: Per block row what it has left of the diagonal and on it, of which only the lower
+            triangle is read: (B, blocks, size, (width + 1)·size). Becomes L, with the inverses of
+            its diagonal blocks.
+        band: The sizes.
+    """
+    size, width = band.size, band.width
+    identity = torch.eye(size, dtype=H.dtype, device=H.device)
+
+    def block(rows: Tensor, i: int, j: int) -> Tensor:
+        """Block (i, i - j)."""
+        return rows[i, :, (width - j) * size : (width - j + 1) * size]
+
+    for rows in H:
+        for i in range(band.blocks):
+            L = torch.linalg.cholesky(block(rows, i, 0))
+            inverse = torch.linalg.solve_triangular(L, identity, upper=False)
+            block(rows, i, 0).copy_(inverse)
+            for j in range(1, min(width, band.blocks - 1 - i) + 1):
+                below = block(rows, i + j, j)
+                below.copy_(below @ inverse.T)
+                for k in range(1, j + 1):
+                    # Block (i + j, i + k) loses the product of what both rows have at i.
+                    other = block(rows, i + k, k)
+                    block(rows, i + j, j - k).addmm_(below, other.T, alpha=-1)
+
+
+def _band_blocks(convolution: Convolution, band: Band, weight: WeightRows, shift: float) -> Tensor:
+    """BᵀB + shift·I as `_factor_in_place` takes it, (B, blocks, size, (width + 1)·size)."""
+    op, shape = convolution.op, convolution.input_shape
+    kernel, stride, dilation, begin = (
+        op.kernel[0],
+        op.stride[0],
+        op.dilation[0],
+        op.padding_begin[0],
+    )
+    grams = _row_grams(convolution, weight)  # (B or 1, O_1 or 1, k, per_row, k, per_row)
+    blocks = grams.new_zeros(
+        (shape[0], band.blocks, band.rows, band.per_row, band.width + 1, band.rows, band.per_row)
+    )
+    for t, s in itertools.combinations_with_replacement(range(kernel), 2):
+        low, high = t * dilation - begin, s * dilation - begin
+        # Output row o reads picture rows o·stride + low and + high: those whose both are real,
+        # by the place of the lower one in its block.
+        inside: dict[int, list[int]] = {}
+        for o in range(weight.mask.shape[2]):
+            if o * stride + low >= 0 and o * stride + high < shape[2]:
+                inside.setdefault((o * stride + high) % band.rows, []).append(o)
+        for place, outputs in inside.items():
+            first = (outputs[0] * stride + high) // band.rows
+            last = (outputs[-1] * stride + high) // band.rows
+            step = (last - first) // max(1, len(outputs) - 1) or 1
+            distance = (place - (s - t) * dilation) // band.rows  # in blocks, negative or 0
+            other = (place - (s - t) * dilation) % band.rows
+            part = grams[:, :, s, :, t]
+            if part.shape[1] > 1:
+                part = part[:, outputs]
+            at = slice(first, last + 1, step)
+            blocks[:, at, place, :, band.width + distance, other] += part
+    void = band.blocks * band.rows - shape[2]  # rows past the picture, in the last block
+    for place in range(band.rows):
+        diagonal = blocks[:, :, place, :, band.width, place].diagonal(dim1=2, dim2=3)
+        diagonal += shift
+        if place >= band.rows - void:
+            diagonal[:, -1] = 1
+    return blocks.view(shape[0], band.blocks, band.size, -1)
+
+
+def _row_grams(convolution: Convolution, weight: WeightRows) -> Tensor:
+    """What one row of output positions adds to BᵀB: (B, O_1, k, per_row, k, per_row), k the taps
+    along the first axis; B = O_1 = 1 where every output is known, all rows being equal then."""
+    op, shape = convolution.op, convolution.input_shape
+    kernel = op.kernel[0]
+    # The layer on a picture of just the rows that one output row reads, without their padding.
+    rest = shape[3:]
+    per_row = shape[1] * prod(rest)
+    unit = torch.eye(kernel * per_row, dtype=torch.float32, device=weight.W.device)
+    pictures = unit.view(-1, kernel, shape[1], *rest).transpose(1, 2)
+    pads: list[int] = []
+    ends = list(zip(op.padding_begin[1:], op.padding_end[1:], strict=True))
+    for first, last in reversed(ends):
+        pads += [first, last]
+    w = weight.W.float().reshape(convolution.weight_shape)
+    columns: Tensor = torch.ops.aten.convolution.default(
+        F.pad(pictures, pads),
+        w,
+        None,
+        [1, *op.stride[1:]],
+        [0] * len(op.kernel),
+        [1, *op.dilation[1:]],
+        False,
+        [0] * len(op.kernel),
+        op.groups,
+    )  # (k·per_row, F, 1, O_2..)
+    rows = columns.flatten(1).T.contiguous()  # (F·O_2.., k·per_row)
+    mask = weight.mask.transpose(1, 2).flatten(2)  # (B, O_1, F·O_2..)
+    if bool((mask == 1).all()):
+        grams = (rows.T @ rows)[None, None]
+    else:
+        known = mask.float()[..., None] * rows  # (B, O_1, F·O_2.., k·per_row)
+        grams = torch.matmul(rows.T, known)
+    return grams.view(*grams.shape[:2], kernel, per_row, kernel, per_row)
+
+
+def _border(convolution: Convolution, band: Band, gradient: GradientRows) -> Tensor:
+    """A as (|A|, R), its rows by input channel, filter of the group and tap."""
+    op, shape = convolution.op, convolution.input_shape
+    g = op.groups
+    B, N = shape[:2]
+    filters = convolution.weight_shape[0]
+    f, n = filters // g, N // g
+    spatial = shape[2:]
+    padded = [
+        size + first + last
+        for size, first, last in zip(spatial, op.padding_begin, op.padding_end, strict=True)
+    ]
+    G = (gradient.G * gradient.scale.view(1, -1, *[1] * len(spatial))).float()
+    # T: how the gradient of each filter at each tap weighs the pixels, the same for every channel.
+    T = G.new_zeros((filters, *op.kernel, B, *padded))
+    for tap in itertools.product(*map(range, op.kernel)):
+        at: tuple[Any, ...] = (slice(None), *tap)
+        T[at][(slice(None), slice(None), *_strided(op, tap, G.shape[2:]))] = G.transpose(0, 1)
+    for axis, (first, size) in enumerate(zip(op.padding_begin, spatial, strict=True)):
+        T = T.narrow(2 + len(op.kernel) + axis, first, size)
+    T = T.reshape(g, f * prod(op.kernel), B, spatial[0], -1)  # (g, f·k, B, H_1, rest)
+    rows = band.blocks * band.rows
+    border = T.new_zeros((N, T.shape[1], B, rows, N, T.shape[4]))
+    for channel in range(N):
+        border[channel, :, :, : spatial[0], channel] = T[channel // n]
+    return border.flatten(2).flatten(0, 1)
+
+
+def _strided(op: Any, tap: tuple[int, ...], positions: torch.Size) -> tuple[slice, ...]:
+    """The pixels of the padded picture that a tap reads."""
+    return tuple(
+        slice(t * d, t * d + (o - 1) * s + 1, s)
+        for t, d, s, o in zip(tap, op.dilation, op.stride, positions, strict=True)
+    )

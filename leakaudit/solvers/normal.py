@@ -1,0 +1,104 @@
+"""The normal matrix SᵀS of the stacked equations of a layer, assembled block by block."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from leakaudit.counting.geometry import ConvolutionGeometry
+from leakaudit.equations.phases import phase_systems
+from leakaudit.equations.system import LayerSystem
+from leakaudit.solvers.normal_operator import NormalOperator
+
+_CHUNK = 8_000_000  # numbers in one batch of patch Gram matrices: 64 MB
+
+
+def normal_matrix(
+    system: LayerSystem, operator: NormalOperator, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """SᵀS of shape (|X|, |X|), unknowns in the order of x (B, N, H..) flattened.
+
+    Args:
+        system: The layer.
+        operator: Its equations, scaled.
+        dtype: Of the result, and in which it is computed.
+    """
+    shape = system.convolution.input_shape
+    unknowns = prod(shape)
+    H = system.w.new_zeros((unknowns, unknowns), dtype=dtype)
+    if operator.gradient is not None:
+        scale = operator.gradient.scale
+        _add_gradient_constraints(
+            H, system.geometry, operator.gradient.G.to(dtype), scale.to(dtype), shape
+        )
+    if operator.weight is not None:
+        W, mask = operator.weight.W.to(dtype), operator.weight.mask.to(dtype)
+        _add_weight_constraints(H, system.geometry, W, mask, shape)
+    return H
+
+
+def _add_gradient_constraints(
+    H: Tensor, layer: ConvolutionGeometry, G: Tensor, scale: Tensor, shape: tuple[int, ...]
+) -> None:
+    f, n = layer.filters // layer.groups, layer.channels // layer.groups
+    scaled = G.transpose(0, 1) * scale.view(-1, *[1] * (G.dim() - 1))
+    numbers = _unknown_numbers(shape).to(H.device)  # (N, B·H..)
+    for phase in phase_systems(layer.axes):
+        pixels = phase.pixels.to(H.device)
+        for group in range(layer.groups):
+            T = phase.matrix(scaled[group * f : (group + 1) * f])
+            gram = T.T @ T
+            for channel in range(group * n, (group + 1) * n):
+                at = numbers[channel, pixels]
+                H[at[:, None], at[None, :]] += gram
+
+
+def _add_weight_constraints(
+    H: Tensor, layer: ConvolutionGeometry, W: Tensor, mask: Tensor, shape: tuple[int, ...]
+) -> None:
+    f, n = layer.filters // layer.groups, layer.channels // layer.groups
+    unknowns = H.shape[0]
+    numbers = _unknown_numbers(shape).to(H.device)  # (N, B·H..)
+    pixels, real = _patches(layer)  # (L, k)
+    pixels, real = pixels.to(H.device), real.to(H.device)
+    L, k = pixels.shape
+    known = mask.transpose(0, 1).reshape(layer.filters, L)  # (F, L)
+    flat = H.view(-1)
+    for group in range(layer.groups):
+        rows = W[group]  # (f, n·k)
+        members = numbers[group * n : (group + 1) * n]  # (n, B·H..)
+        for start in range(0, L, max(1, _CHUNK // (n * k) ** 2)):
+            at = slice(start, min(L, start + max(1, _CHUNK // (n * k) ** 2)))
+            weighted = known[group * f : (group + 1) * f, at].T[:, :, None] * rows  # (l, f, n·k)
+            gram = weighted.transpose(1, 2) @ rows  # (l, n·k, n·k)
+            index = members[:, pixels[at]].transpose(0, 1).reshape(-1, n * k)  # (l, n·k)
+            valid = real[at][:, None, :].expand(-1, n, -1).reshape(-1, n * k)
+            gram = gram * (valid[:, :, None] & valid[:, None, :])
+            target = index[:, :, None] * unknowns + index[:, None, :]
+            flat.index_add_(0, target.reshape(-1), gram.reshape(-1))
+
+
+def _patches(layer: ConvolutionGeometry) -> tuple[Tensor, Tensor]:
+    """Per output position and tap: the flat pixel in (B, H..), and whether it is a real one."""
+    pixels = torch.zeros((1, 1), dtype=torch.int64)
+    real = torch.ones((1, 1), dtype=torch.bool)
+    for axis in layer.axes:
+        at = (
+            torch.arange(axis.positions)[:, None] * axis.stride
+            + torch.arange(axis.kernel)[None, :] * axis.dilation
+            - axis.padding_begin
+        )
+        inside = (at >= 0) & (at < axis.size)
+        at = at.clamp(0, axis.size - 1)
+        pixels = (pixels[:, None, :, None] * axis.size + at[None, :, None, :]).reshape(
+            pixels.shape[0] * at.shape[0], -1
+        )
+        real = (real[:, None, :, None] & inside[None, :, None, :]).reshape(pixels.shape)
+    return pixels, real
+
+
+def _unknown_numbers(shape: tuple[int, ...]) -> Tensor:
+    """Number of each unknown in x (B, N, H..) flattened, arranged (N, B·H..)."""
+    return torch.arange(prod(shape)).reshape(shape).transpose(0, 1).reshape(shape[1], -1)
