@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 Array = Any  # numpy.ndarray; numpy is not imported here, a graph alone holds no numbers
+Shape = tuple[int, ...]
+# What the faces of an operator speak in comes after the graph, which knows the names alone.
+Derivation = Any  # leakaudit.facts.fact.Derivation
+Knowledge = Any  # leakaudit.facts.knowledge.Knowledge
+GradientRank = Any  # leakaudit.facts.gradient_rank.GradientRank
+Geometry = Any  # leakaudit.counting.geometry.ConvolutionGeometry
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+_FACES: set[str] = set()
 
 
 class WeightSource(Protocol):
@@ -22,9 +31,115 @@ class WeightSource(Protocol):
         ...
 
 
+def face(method: Method) -> Method:
+    """Mark a method or property of a base class that every operator below it has to state."""
+    _FACES.add(method.__qualname__)
+    return method
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator holds hyperparameters only; the `Node` that applies it names tensors."""
+    """An operator holds hyperparameters only; the `Node` that applies it names tensors.
+
+    Its static faces are methods, stated in its class: an operator that leaves one out is an error
+    where it is defined, never a default. A base class for several says `abstract = True`.
+
+    Attributes:
+        is_layer: It is a layer whose weight gradients are counted as equations for its input.
+        is_convolution: It is such a layer, and its input may be a picture.
+        is_activation: It is a function of each element by itself.
+        only_rearranges: Its output holds the elements of its one input, each once, and no others.
+        channel_axis: Of a layer's output, where the channels (features) stand; None: no layer.
+        unread: Which quality (`leakaudit.facts.fact.Quality`) of an input says that it is unknown
+            only where this operator reads nothing; None: it reads everything.
+    """
+
+    abstract: ClassVar[bool] = True
+    is_layer: ClassVar[bool] = False
+    is_convolution: ClassVar[bool] = False
+    is_activation: ClassVar[bool] = False
+    only_rearranges: ClassVar[bool] = False
+    channel_axis: ClassVar[int | None] = None
+    unread: ClassVar[Any] = None
+
+    def __init_subclass__(cls) -> None:
+        """Refuse an operator that does not state all of its faces.
+
+        Raises:
+            TypeError: One is missing.
+        """
+        if "abstract" in vars(cls):
+            return
+        members = {name: getattr(cls, name, None) for name in dir(cls)}
+        missing = [
+            name
+            for name, member in members.items()
+            if getattr(getattr(member, "fget", member), "__qualname__", "") in _FACES
+        ]
+        if missing:
+            raise TypeError(f"the operator {cls.__name__} does not state: {', '.join(missing)}")
+
+    @face
+    def output_shapes(
+        self, inputs: Sequence[Shape], parameters: Mapping[str, Shape], stated: Sequence[Shape]
+    ) -> Sequence[Shape]:
+        """Compute the shapes of the outputs.
+
+        Args:
+            inputs: Shapes of what it reads.
+            parameters: Shapes of its parameters by role.
+            stated: Shapes of its outputs as the file states them; operators without a shape of
+                their own (Reshape, Resize) take these where they fit.
+
+        Raises:
+            ValueError: The operator does not fit its inputs.
+            IndexError: The same.
+        """
+        raise NotImplementedError
+
+    @face
+    def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
+        """Yield the operator's own derivations whose premises hold.
+
+        Only a node that reads an activation is asked. What holds for every operator
+        (`leakaudit.facts.general`) is not repeated here.
+        """
+        raise NotImplementedError
+
+    def parameter_gradients(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
+        """Yield gradients of outputs that the gradients of stored inputs show."""
+        return iter(())
+
+    @face
+    def stop(self, node: Node, known: Knowledge) -> str | None:
+        """Say why the path ends at `node`, or None where the node passes everything on."""
+        raise NotImplementedError
+
+    @face
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Sequence[GradientRank]
+    ) -> GradientRank | None:
+        """Bound the part of dl/dx that flows back through the node.
+
+        Args:
+            graph: For the shapes.
+            node: Where x is read.
+            index: x is `node.inputs[index]`.
+            outputs: The bounds on the gradients of its outputs, none of which is empty.
+
+        Returns:
+            None where nothing is known to limit it.
+        """
+        raise NotImplementedError
+
+    def geometry(self, source: Shape, weight: Shape) -> Geometry:
+        """The layer as counting sees it, for `is_layer` only.
+
+        Args:
+            source: Shape of its input.
+            weight: Shape of its weight.
+        """
+        raise TypeError(f"{type(self).__name__} has no weights to count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +153,26 @@ class Unsupported(Operator):
 
     kind: str
     reason: str
+
+    def output_shapes(
+        self, inputs: Sequence[Shape], parameters: Mapping[str, Shape], stated: Sequence[Shape]
+    ) -> Sequence[Shape]:
+        """Nothing is known of it: whatever is stated does not fit."""
+        raise ValueError(f"the output shape of {self.kind} is not known")
+
+    def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
+        """Nothing follows."""
+        return iter(())
+
+    def stop(self, node: Node, known: Knowledge) -> str | None:
+        """It always stops the path."""
+        return f"unsupported operator {self.kind}: {self.reason}"
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Sequence[GradientRank]
+    ) -> GradientRank | None:
+        """Nothing is known."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +278,10 @@ class Graph:
                 if name in count:
                     count[name] += 1
         return count
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor or parameter."""
+        return (self.tensors.get(name) or self.parameters[name]).shape
 
     @cached_property
     def depend_on_inputs(self) -> frozenset[str]:

@@ -12,9 +12,9 @@ from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.count import bound_of
 from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of, spatial_axes
 from leakaudit.errors import UsageError
+from leakaudit.facts.fact import value
 from leakaudit.findings import Confirmation, PathStop
 from leakaudit.graph import Graph, Node
-from leakaudit.leakpath.facts import value
 from leakaudit.leakpath.path import LeakPath, find_leak_path
 from leakaudit.operators import Conv, Linear, Unsupported
 

@@ -18,11 +18,11 @@ from leakaudit.attack.replay import walk
 from leakaudit.attack.simulate import simulate_gradients
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
+from leakaudit.facts.fact import Derivation, Kind, Quality, value
 from leakaudit.graph import Graph
-from leakaudit.leakpath.derivations.linear import ValueFromLoss
-from leakaudit.leakpath.facts import Derivation, Kind, Quality, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import Conv, Linear
+from leakaudit.operators.dense import ValueFromLoss
 from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.select import DEFAULT_MEMORY
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakaudit.attack.state import State
 from leakaudit.execute import run
-from leakaudit.leakpath.facts import gradient
+from leakaudit.facts.fact import gradient
 
 
 def simulate_gradients(state: State, inputs: Mapping[str, Tensor]) -> float | None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from leakaudit.attack.loss import HeadSolution
 from leakaudit.equations.known import Known
+from leakaudit.facts.fact import Fact
 from leakaudit.graph import Graph
-from leakaudit.leakpath.facts import Fact
 from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.select import DEFAULT_MEMORY
 

@@ -26,9 +26,9 @@ from leakaudit.confirm.probes import Probe, is_image_shape, load_probe, make_pro
 from leakaudit.errors import AuditError
 from leakaudit.execute import NotExecutable
 from leakaudit.execute.device import choose_device
+from leakaudit.facts.fact import Quality, value
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
-from leakaudit.leakpath.facts import Quality, value
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.operators import Conv, Linear, Unsupported
 from leakaudit.sandbox.limits import Limits

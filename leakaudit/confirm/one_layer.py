@@ -27,7 +27,6 @@ from leakaudit.equations.system import LayerSystem
 from leakaudit.execute import activations
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
-from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.operators import (
     Activation,
     BatchNorm,
@@ -249,12 +248,12 @@ def _visible_output(
     while len(graph.uses[tensor]) == 1:
         reader = graph.uses[tensor][0].node
         if isinstance(reader.op, Activation) and not isinstance(reader.op, Identity):
-            if not monotone(reader.op):
+            if not reader.op.monotone:
                 return None
             slope = weights.get(reader.parameter("slope") or "")
             y = shared.values[reader.outputs[0]]
             known = torch.isfinite(activations.inverse(reader.op, y, slope))
-            if not invertible(reader.op) and not bool(known.any()):
+            if not reader.op.invertible and not bool(known.any()):
                 return None
             return Known(torch.where(known, shared.values[o], 0.0), known)
         if not isinstance(reader.op, Identity | BatchNorm):

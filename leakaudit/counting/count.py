@@ -10,7 +10,6 @@ from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of
 from leakaudit.findings import Counts, SymbolicCounts, Verdict
 from leakaudit.graph import Graph, Node
-from leakaudit.operators import Conv
 
 COUNTINGS = ("exact", "slides")
 READS_STORED = "it reads stored numbers only: nothing of the input flows in, nothing was counted"
@@ -30,7 +29,7 @@ def count(
         gradient_rank: What is known to limit the rank of the layer's output gradient, if anything.
     """
     layer = replace(geometry_of(graph, node), gradient_rank=gradient_rank)
-    slides = counting == "slides" and isinstance(node.op, Conv)
+    slides = counting == "slides" and node.op.is_convolution
     bound = layer_bound(layer)
     symbolic = symbolic_counts(layer, "slides" if slides else "exact")
     if not slides:

@@ -11,11 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from leakaudit.graph import Graph, Node
-    from leakaudit.operators import AveragePool, Conv, MaxPool
+from leakaudit.graph import Graph, Node
 
 Quantity = Any  # int or sympy.Expr: the arithmetic is the same, its type depends on the caller
 
@@ -80,7 +78,22 @@ def output_size(
     return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def spatial_axes(op: Conv | MaxPool | AveragePool, sizes: Sequence[int]) -> tuple[Axis, ...]:
+class Windows(Protocol):
+    """An operator that moves a window over its spatial axes."""
+
+    @property
+    def kernel(self) -> tuple[int, ...]: ...
+    @property
+    def stride(self) -> tuple[int, ...]: ...
+    @property
+    def padding_begin(self) -> tuple[int, ...]: ...
+    @property
+    def padding_end(self) -> tuple[int, ...]: ...
+    @property
+    def dilation(self) -> tuple[int, ...]: ...
+
+
+def spatial_axes(op: Windows, sizes: Sequence[int]) -> tuple[Axis, ...]:
     """The axes over which a window moves; `sizes` are the input's pixels along each of them."""
     windows = (op.kernel, op.stride, op.padding_begin, op.padding_end, op.dilation)
     return tuple(Axis(*axis) for axis in zip(sizes, *windows, strict=True))
@@ -124,24 +137,16 @@ class ConvolutionGeometry:
 
 
 def geometry_of(graph: Graph, node: Node) -> ConvolutionGeometry:
-    """The geometry of a Conv or Linear node.
+    """The geometry of a layer with weights.
 
     Raises:
         TypeError: The node has no weights to count.
     """
-    from leakaudit.operators import Conv, Linear
-
-    shape = graph.tensors[node.inputs[0]].shape
-    weight = graph.parameters[node.parameter("weight") or ""]
-    match node.op:
-        case Conv() as op:
-            axes = (Axis(shape[0]), *spatial_axes(op, shape[2:]))
-            layer = ConvolutionGeometry(shape[1], weight.shape[0], axes, op.groups)
-        case Linear() as op:
-            axes = tuple(Axis(size) for size in shape[:-1]) or (Axis(1),)
-            layer = ConvolutionGeometry(op.in_features, op.out_features, axes)
-        case _:
-            raise TypeError(f"{node.name} has no weights to count")
+    weight = node.parameter("weight")
+    if not node.op.is_layer or weight is None:
+        raise TypeError(f"{node.name} has no weights to count")
+    stored = graph.parameters[weight]
+    layer: ConvolutionGeometry = node.op.geometry(graph.shape(node.inputs[0]), stored.shape)
     # An output is found by way of gradients: where none is sent, there is nothing to start from.
     sends = any(parameter.trainable for parameter in graph.parameters.values())
-    return replace(layer, observed=weight.trainable, outputs_known=sends)
+    return replace(layer, observed=stored.trainable, outputs_known=sends)

@@ -7,22 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
+from leakaudit.facts.fact import QUALITY_TEXT, Derivation, Fact, Kind, Quality, gradient, value
+from leakaudit.facts.general import derive
+from leakaudit.facts.knowledge import Knowledge
 from leakaudit.findings import LeakPathReport, PathStep
-from leakaudit.graph import Graph, Node
-from leakaudit.leakpath.derivations import convolution
-from leakaudit.leakpath.derivations.convolution import ConvolutionValue
-from leakaudit.leakpath.derivations.linear import ValueFromOutput
-from leakaudit.leakpath.derivations.registry import derive
-from leakaudit.leakpath.facts import (
-    QUALITY_TEXT,
-    Derivation,
-    Fact,
-    Kind,
-    Quality,
-    gradient,
-    value,
-)
-from leakaudit.leakpath.knowledge import Knowledge
+from leakaudit.graph import Graph
 from leakaudit.leakpath.stops import stops
 
 
@@ -107,7 +96,7 @@ def _everything(graph: Graph, loss: str) -> Knowledge:
             node = graph.nodes[position]
             waiting[position] = []
             for derivation in derive(node, known):
-                if _could_gain(derivation, node, known):
+                if derivation.waits(node, known):
                     waiting[position].append(derivation)
                 else:
                     add(derivation)
@@ -120,17 +109,6 @@ def _everything(graph: Graph, loss: str) -> Knowledge:
             )
             next(filter(add, solves), None)
     return known
-
-
-def _could_gain(derivation: Derivation, node: Node, known: Knowledge) -> bool:
-    """Whether a system of equations is solved that facts still to come could add equations to.
-
-    Such a system waits until nothing else follows. What is known by then follows without its
-    solution, so that no equation is used that was derived from the unknowns themselves.
-    """
-    if isinstance(derivation, ConvolutionValue):
-        return not convolution.complete(node, known)
-    return isinstance(derivation, ValueFromOutput)  # dl/dW gives the input with dl/dz known
 
 
 def _sums(known: Knowledge) -> Iterator[Derivation]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from leakaudit.facts.fact import gradient, value
+from leakaudit.facts.knowledge import Knowledge
 from leakaudit.findings import PathStop
 from leakaudit.graph import Node
-from leakaudit.leakpath.derivations.registry import stop
-from leakaudit.leakpath.facts import gradient, value
-from leakaudit.leakpath.knowledge import Knowledge
-from leakaudit.operators import Activation
 
 
 def stops(known: Knowledge) -> tuple[PathStop, ...]:
@@ -31,10 +29,10 @@ def stops(known: Knowledge) -> tuple[PathStop, ...]:
         if not (heads or known.reached(node) or below_silence):
             continue
         # An activation that only misses the value of its output adds nothing to what stopped.
-        if isinstance(node.op, Activation) and readers and readers <= stopped.keys() | explained:
+        if node.op.is_activation and readers and readers <= stopped.keys() | explained:
             explained.add(node.name)
             continue
-        reason = stop(node.op, node, known)
+        reason = node.op.stop(node, known)
         if reason is None:
             if not known.exact(*(gradient(output) for output in node.outputs)):
                 silent.add(node.name)

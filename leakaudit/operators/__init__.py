@@ -1,113 +1,50 @@
-"""One frozen dataclass per operator of the model graph, one file per family.
+"""The operators of the model graph: one file per family, with all static faces of each operator.
 
-Whatever a frontend does not know becomes `Unsupported`.
+Whatever a frontend does not know becomes `Unsupported`. How to read the files: `base` holds what
+several families share, `moved` the one derivation of everything that only moves elements.
 """
 
 from leakaudit.graph import Operator, Unsupported
-from leakaudit.operators.activation import (
-    Activation,
-    ArcTan,
-    Celu,
-    Clip,
-    Elementwise,
-    Elu,
-    Gelu,
-    HardSigmoid,
-    HardSwish,
-    Identity,
-    LeakyRelu,
-    Mish,
-    PRelu,
-    Relu,
-    Selu,
-    Sigmoid,
-    Silu,
-    Softplus,
-    Softsign,
-    Tanh,
+from leakaudit.operators import (
+    activation,
+    arithmetic,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    normalisation,
+    pooling,
+    reduction,
+    resize,
+    selection,
+    shape,
 )
-from leakaudit.operators.arithmetic import Add, Attention, Div, Einsum, MatMul, Mul, Pow, Scale, Sub
-from leakaudit.operators.layers import Conv, ConvTranspose, Embedding, Linear
-from leakaudit.operators.normalisation import (
-    BatchNorm,
-    GroupNorm,
-    LayerNorm,
-    LocalResponseNorm,
-    LpNormalization,
-    RmsNorm,
-    Softmax,
-)
-from leakaudit.operators.pooling import AdaptiveAveragePool, AveragePool, LpPool, MaxPool
-from leakaudit.operators.shape import (
-    Concat,
-    Expand,
-    Gather,
-    Pad,
-    Reduce,
-    Reshape,
-    Resize,
-    Slice,
-    Split,
-    Transpose,
-    Where,
+from leakaudit.operators.activation import *
+from leakaudit.operators.arithmetic import *
+from leakaudit.operators.attention import *
+from leakaudit.operators.convolution import *
+from leakaudit.operators.dense import *
+from leakaudit.operators.embedding import *
+from leakaudit.operators.normalisation import *
+from leakaudit.operators.pooling import *
+from leakaudit.operators.reduction import *
+from leakaudit.operators.resize import *
+from leakaudit.operators.selection import *
+from leakaudit.operators.shape import *
+
+FAMILIES = (
+    activation,
+    arithmetic,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    normalisation,
+    pooling,
+    reduction,
+    resize,
+    selection,
+    shape,
 )
 
-__all__ = [
-    "Activation",
-    "AdaptiveAveragePool",
-    "Add",
-    "ArcTan",
-    "Attention",
-    "AveragePool",
-    "BatchNorm",
-    "Celu",
-    "Clip",
-    "Concat",
-    "Conv",
-    "ConvTranspose",
-    "Div",
-    "Einsum",
-    "Elementwise",
-    "Elu",
-    "Embedding",
-    "Expand",
-    "Gather",
-    "Gelu",
-    "GroupNorm",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LayerNorm",
-    "LeakyRelu",
-    "Linear",
-    "LocalResponseNorm",
-    "LpNormalization",
-    "LpPool",
-    "MatMul",
-    "MaxPool",
-    "Mish",
-    "Mul",
-    "Operator",
-    "PRelu",
-    "Pad",
-    "Pow",
-    "Reduce",
-    "Relu",
-    "Reshape",
-    "Resize",
-    "RmsNorm",
-    "Scale",
-    "Selu",
-    "Sigmoid",
-    "Silu",
-    "Slice",
-    "Softmax",
-    "Softplus",
-    "Softsign",
-    "Split",
-    "Sub",
-    "Tanh",
-    "Transpose",
-    "Unsupported",
-    "Where",
-]
+__all__ = ["Operator", "Unsupported", *(name for family in FAMILIES for name in family.__all__)]

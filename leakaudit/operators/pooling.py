@@ -1,56 +1,125 @@
-"""Pooling over the spatial axes of (B, N, H_1..H_d). Fields are per spatial axis."""
+"""Pooling over the spatial axes of (B, N, H_1..H_d): windows are merged to one value each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from leakaudit.graph import Operator
+from leakaudit.facts.gradient_rank import GradientRank
+from leakaudit.facts.knowledge import Knowledge
+from leakaudit.graph import Graph, Node
+from leakaudit.operators.base import (
+    Affine,
+    Opaque,
+    Ranks,
+    Roles,
+    Shapes,
+    Window,
+    along_axes,
+    averaging,
+    require,
+    resized,
+)
+
+__all__ = ["AdaptiveAveragePool", "AveragePool", "LpPool", "MaxPool"]
 
 
 @dataclass(frozen=True, slots=True)
-class MaxPool(Operator):
+class MaxPool(Window, Opaque):
     """Largest value of each window; padding counts as minus infinity.
 
     With `ceil` (round the number of positions up) the last window may reach past the padding.
     """
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding_begin: tuple[int, ...]
-    padding_end: tuple[int, ...]
-    dilation: tuple[int, ...]
+    reason: ClassVar[str] = (
+        "max pooling hides which position held the maximum, and every value below it"
+    )
+
     ceil: bool = False
+
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        return _pooled(self, self.ceil, inputs)
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
-class AveragePool(Operator):
+class AveragePool(Window, Affine):
     """Mean of each window; `include_padding` says whether padding counts in the divisor.
 
     What a window reaches past the padding (with `ceil`) never counts.
     """
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding_begin: tuple[int, ...]
-    padding_end: tuple[int, ...]
-    dilation: tuple[int, ...]
     include_padding: bool = True
     ceil: bool = False
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        return _pooled(self, self.ceil, inputs)
+
+    def stop(self, node: Node, known: Knowledge) -> str | None:
+        return averaging(node, known)
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return along_axes(graph, node, outputs)
+
 
 @dataclass(frozen=True, slots=True)
-class AdaptiveAveragePool(Operator):
+class AdaptiveAveragePool(Affine):
     """PyTorch's adaptive average pooling to the spatial sizes of the output tensor."""
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        return resized(inputs, stated)
+
+    def stop(self, node: Node, known: Knowledge) -> str | None:
+        return averaging(node, known)
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return along_axes(graph, node, outputs)
+
 
 @dataclass(frozen=True, slots=True)
-class LpPool(Operator):
+class LpPool(Window, Opaque):
     """(sum of |x|^p)^(1/p) of each window, zero padding."""
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding_begin: tuple[int, ...]
-    padding_end: tuple[int, ...]
-    dilation: tuple[int, ...]
+    reason: ClassVar[str] = "pooling merges the values of a window"
+
     p: float = 2.0
     ceil: bool = False
+
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        return _pooled(self, self.ceil, inputs)
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return None
+
+
+def _pooled(op: Window, ceil: bool, inputs: Shapes) -> Shapes:
+    (source,) = inputs
+    sizes: list[int] = []
+    for size, begin, end, dilation, kernel, stride in zip(
+        source[2:],
+        op.padding_begin,
+        op.padding_end,
+        op.dilation,
+        op.kernel,
+        op.stride,
+        strict=True,
+    ):
+        room = size + begin + end - dilation * (kernel - 1) - 1
+        require(room >= 0 and 2 * max(begin, end) <= dilation * (kernel - 1) + 1)
+        count = room // stride + 1
+        if ceil:
+            count = -(-room // stride) + 1
+            # The last window must start inside the input or its left padding.
+            count -= (count - 1) * stride >= size + begin
+        sizes.append(count)
+    return [(*source[:2], *sizes)]

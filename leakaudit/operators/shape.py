@@ -1,110 +1,145 @@
-"""Operators that move, copy, drop or reduce elements."""
+"""Operators that move every element: other shapes, other orders, copies, one after the other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
 
-from leakaudit.graph import Operator
+import numpy as np
+
+from leakaudit.facts.fact import Derivation, Quality
+from leakaudit.facts.general import selected_gradient
+from leakaudit.facts.gradient_rank import (
+    ALL,
+    GradientRank,
+    listed,
+    mapped,
+    renamed,
+    reshaped,
+    summed_to,
+    total,
+)
+from leakaudit.facts.knowledge import Knowledge
+from leakaudit.graph import Graph, Node
+from leakaudit.operators.base import Ranks, Roles, Shapes, require
+from leakaudit.operators.moved import Moves
+
+__all__ = ["Concat", "Expand", "Reshape", "Split", "Transpose"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reshape(Operator):
+class MovesAll(Moves):
+    """Base of those whose outputs hold every element of every input."""
+
+    abstract: ClassVar[bool] = True
+
+    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
+        return Quality.EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class Rearranges(MovesAll):
+    """Base of those whose output holds each element of its one input once, and no others.
+
+    However badly the output is known, so is the input.
+    """
+
+    abstract: ClassVar[bool] = True
+    only_rearranges: ClassVar[bool] = True
+    passes: ClassVar[Quality] = Quality.SCALED
+
+    def parameter_gradients(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
+        return selected_gradient(node, known, node.inputs[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape(Rearranges):
     """Same elements in row-major order under a new shape: Flatten, Reshape, Squeeze, Unsqueeze."""
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        (target,) = stated
+        require(prod(inputs[0]) == prod(target))
+        return [target]
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return reshaped(outputs[0], graph.shape(node.inputs[index]))
+
 
 @dataclass(frozen=True, slots=True)
-class Transpose(Operator):
+class Transpose(Rearranges):
     """Output axis i is input axis `permutation[i]`."""
 
     permutation: tuple[int, ...]
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        return [tuple(inputs[0][axis] for axis in self.permutation)]
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return renamed(outputs[0], graph.shape(node.inputs[index]), lambda a: self.permutation[a])
+
 
 @dataclass(frozen=True, slots=True)
-class Expand(Operator):
+class Expand(MovesAll):
     """Broadcast to the shape of the output tensor."""
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        (target,) = stated
+        return [np.broadcast_shapes(inputs[0], target)]
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        return summed_to(outputs[0], graph.shape(node.inputs[index]))
+
 
 @dataclass(frozen=True, slots=True)
-class Concat(Operator):
+class Concat(MovesAll):
     """Inputs, tensors or parameters, one after the other along `axis` (>= 0)."""
 
     axis: int
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        axis, source = self.axis, inputs[0]
+        rest = {(*shape[:axis], *shape[axis + 1 :]) for shape in inputs}
+        require(len(rest) == 1 and all(len(shape) > axis for shape in inputs))
+        size = sum(shape[axis] for shape in inputs)
+        return [(*source[:axis], size, *source[axis + 1 :])]
+
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        axis, y = self.axis, outputs[0]
+        size = graph.shape(node.inputs[index])[axis]
+        start = sum(graph.shape(name)[axis] for name in node.inputs[:index])
+        mask = y.supports[axis]
+        return mapped(y, axis, size, mask if mask == ALL else mask >> start & ((1 << size) - 1))
+
 
 @dataclass(frozen=True, slots=True)
-class Split(Operator):
+class Split(MovesAll):
     """Consecutive parts of these sizes along `axis` (>= 0); one output per part."""
 
     axis: int
     sizes: tuple[int, ...]
 
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        axis, source = self.axis, inputs[0]
+        require(sum(self.sizes) == source[axis] and min(self.sizes, default=0) >= 0)
+        return [(*source[:axis], size, *source[axis + 1 :]) for size in self.sizes]
 
-@dataclass(frozen=True, slots=True)
-class Slice(Operator):
-    """x[starts[i] : stops[i] : steps[i]] on every axis i.
-
-    Starts lie in 0..size; steps are not 0. For a negative step the stop may be -1, which then
-    means "down to and including element 0".
-    """
-
-    starts: tuple[int, ...]
-    stops: tuple[int, ...]
-    steps: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Gather(Operator):
-    """Elements `indices` (>= 0, row-major under `shape`) of `axis` (>= 0).
-
-    The axis is replaced by the axes of `shape`; () selects one element and drops the axis.
-    """
-
-    axis: int
-    indices: tuple[int, ...]
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pad(Operator):
-    """Pad every axis by `begin` and `end` (>= 0); `mode` is constant, reflect, edge or wrap."""
-
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-    mode: str = "constant"
-    value: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Where(Operator):
-    """x where a stored condition holds, y elsewhere: inputs condition (boolean), x, y, broadcast.
-
-    The condition is a parameter, x and y are tensors or parameters. `kept` counts the elements of
-    the output that come from x.
-    """
-
-    kept: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reduce(Operator):
-    """Reduce over `axes` (>= 0). `function`: sum, mean, max, min, prod, l1, l2, log_sum_exp."""
-
-    function: str
-    axes: tuple[int, ...]
-    keepdims: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Resize(Operator):
-    """Nearest-neighbour, linear or cubic interpolation of the spatial axes, (B, N, H_1..H_d).
-
-    `mode`: nearest, linear or cubic. `coordinates`: half_pixel, pytorch_half_pixel, align_corners
-    or asymmetric. `nearest`: floor or round_prefer_floor, for the mode nearest. The output tensor's
-    shape gives the sizes; `scales` per axis (all axes), where the file states them.
-    """
-
-    mode: str
-    coordinates: str
-    nearest: str = "floor"
-    scales: tuple[float, ...] = ()
-    cubic_coefficient: float = -0.75
+    def gradient_bound(
+        self, graph: Graph, node: Node, index: int, outputs: Ranks
+    ) -> GradientRank | None:
+        axis, shape = self.axis, graph.shape(node.inputs[index])
+        parts, start = [], 0
+        for part, size in zip(outputs, self.sizes, strict=True):
+            mask = listed(part.supports[axis], size)
+            parts.append(mapped(part, axis, shape[axis], mask if mask == ALL else mask << start))
+            start += size
+        return total(shape, parts)

@@ -8,16 +8,13 @@ from math import prod
 
 from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import geometry_of
+from leakaudit.facts.fact import QUALITY_TEXT, Derivation, Kind, Quality, value
+from leakaudit.facts.general import AffineGradient
 from leakaudit.findings import LayerReport, LeakPathReport, Verdict
 from leakaudit.graph import Graph, Node
-from leakaudit.leakpath.derivations.arithmetic import BranchValue
-from leakaudit.leakpath.derivations.general import (
-    AddedParameterGradient,
-    AffineGradient,
-)
-from leakaudit.leakpath.facts import QUALITY_TEXT, Derivation, Kind, Quality, value
 from leakaudit.leakpath.path import LeakPath
-from leakaudit.operators import Add, Conv, Identity, Linear, Reshape, Sub, Transpose, Unsupported
+from leakaudit.operators import Add, Conv, Linear, Sub, Unsupported
+from leakaudit.operators.arithmetic import AddedParameterGradient, BranchValue
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
@@ -228,7 +225,7 @@ def _operands(graph: Graph, name: str) -> int:
 def _moved_from(graph: Graph, tensor: str) -> str:
     """The tensor that this one is only a rearrangement of."""
     while (node := graph.producers.get(tensor)) is not None:
-        if not isinstance(node.op, Reshape | Transpose | Identity):
+        if not node.op.only_rearranges:
             break
         tensor = node.inputs[0]
     return tensor

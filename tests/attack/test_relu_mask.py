@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch")
 from hand_built import graph_of, network
 from hypothesis import given, settings, strategies as st
 
-from leakaudit.attack.signs.relu import flat_ends, match_sums, relu_threshold, settle
+from leakaudit.attack.signs.relu import match_sums, relu_threshold, settle
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
+from leakaudit.facts.fact import gradient, value
 from leakaudit.graph import Node
-from leakaudit.leakpath.facts import gradient, value
 from leakaudit.operators import Activation, Clip, HardSigmoid, Relu, Sigmoid
 
 EPS = torch.finfo(torch.float64).eps
@@ -116,7 +116,7 @@ def test_outputs_beyond_the_error_are_never_in_doubt() -> None:
 def test_rounding_at_every_flat_end_is_removed(
     op: Activation, error: float, precision: float
 ) -> None:
-    ends = flat_ends(op)
+    ends = op.flat_ends
     assert ends is not None
     low, high = ends
     generator = torch.Generator().manual_seed(3)
@@ -160,7 +160,7 @@ def test_the_bias_of_the_convolution_below_decides_what_the_noise_hides(op: Acti
     db = (slope * g * ((truth > 0) & (truth < 1))).sum(dim=(0, 2, 3))
     state = State(graph, {}, {"0.bias": db}, EPS, "cross-entropy")
     state.known[value("t1")] = Known(y, None, 1e-5)
-    ends = flat_ends(op)
+    ends = op.flat_ends
     assert ends is not None
     without = settle(state, node, ends)
     assert not bool((without[..., 2, 2] > 0).any())  # hidden in the noise
@@ -171,4 +171,4 @@ def test_the_bias_of_the_convolution_below_decides_what_the_noise_hides(op: Acti
 
 
 def test_smooth_activations_have_no_flat_ends() -> None:
-    assert flat_ends(Sigmoid()) is None
+    assert Sigmoid().flat_ends is None

@@ -13,8 +13,8 @@ from leakaudit.attack.reconstruct import reconstruct
 from leakaudit.attack.replay.convolution import layer_value
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
-from leakaudit.leakpath.derivations.convolution import ConvolutionValue
-from leakaudit.leakpath.facts import gradient, value
+from leakaudit.facts.fact import gradient, value
+from leakaudit.operators.convolution import ConvolutionValue
 
 EPS = torch.finfo(torch.float64).eps
 SHAPE = (1, 2, 6, 6)

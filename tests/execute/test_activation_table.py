@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from leakaudit import operators
 from leakaudit.execute import activations
-from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.operators import (
     Activation,
     ArcTan,
@@ -36,6 +35,7 @@ from leakaudit.operators import (
     Softsign,
     Tanh,
 )
+from leakaudit.operators.activation import Increasing
 
 O = sympy.Symbol("O", real=True)  # noqa: E741 - the pre-activation's name in the equations
 X = sympy.Symbol("X", real=True)
@@ -200,7 +200,7 @@ def test_what_is_not_monotone_has_no_derivative_in_the_output(op: Activation) ->
     y = activations.apply(op, o, None)
     (slope,) = torch.autograd.grad(y.sum(), o)
     assert float(slope.min()) < -0.01 < 0.01 < float(slope.max())
-    assert not monotone(op)
+    assert not op.monotone
     for function in (activations.derivative, activations.inverse):
         with pytest.raises(NotImplementedError, match=type(op).__name__):
             function(op, y.detach(), None)
@@ -208,9 +208,9 @@ def test_what_is_not_monotone_has_no_derivative_in_the_output(op: Activation) ->
 
 @every_branch
 def test_the_static_half_agrees_on_what_can_be_undone(branch: Branch) -> None:
-    assert monotone(branch.op)
+    assert branch.op.monotone
     flat = any(b.inverse is None for b in TABLE if type(b.op) is type(branch.op))
-    assert invertible(branch.op) is not flat
+    assert branch.op.invertible is not flat
 
 
 @every_branch
@@ -331,7 +331,7 @@ def test_outputs_without_a_pre_image_invert_to_nothing_finite(
     assert bool((activations.derivative(op, y, None) >= 0).all())
 
 
-class _Unlisted(Activation):
+class _Unlisted(Increasing):
     pass
 
 

@@ -18,6 +18,7 @@ from leakaudit.execute import (
     run,
 )
 from leakaudit.graph import Graph, Node, Tensor
+from leakaudit.operators.arithmetic import Additive
 
 
 def residual_block() -> Graph:
@@ -69,7 +70,7 @@ def test_an_unsupported_operator_is_named_with_its_reason() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard(ops.Operator):
+class Unheard(Additive):
     """An operator that no registry holds."""
 
 

@@ -15,10 +15,10 @@ from leakaudit import operators as ops
 from leakaudit.attack.replay import replay
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
+from leakaudit.facts.fact import Fact, Kind, Quality, gradient, value
+from leakaudit.facts.general import AffineGradient
 from leakaudit.graph import Graph
-from leakaudit.leakpath.derivations.choice import KeptValue
-from leakaudit.leakpath.derivations.general import AffineGradient
-from leakaudit.leakpath.facts import Fact, Kind, Quality, gradient, value
+from leakaudit.operators.moved import MovedValue
 
 LOWER = torch.ones(4, 4).tril().bool()
 
@@ -64,7 +64,7 @@ def test_a_path_leads_through_a_mask(filling):
     graph = graph_of(Choosing(KEPT, filling), (1, 4))
     assert where_of(graph)[1].kept == 3
     done = check_claims(graph, 5)
-    assert done.steps["kept-value"] >= 2
+    assert done.steps["moved-value"] >= 2
     assert done.reached
 
 
@@ -103,7 +103,7 @@ def test_derivations_are_those_of_brute_force_differentiation(index):
         slope = (moved[0] - moved[1]) / (2 * step)
         assert float(back[0, position]) == pytest.approx(slope, abs=1e-8)
 
-    known = replay(KeptValue(name, value(target), (value(y),), Quality.KEPT), state)
+    known = replay(MovedValue(name, value(target), (value(y),), Quality.KEPT), state)
     places = condition if index == 1 else ~condition
     assert known.mask is not None
     assert torch.equal(known.mask, places)
@@ -118,4 +118,4 @@ def test_a_mask_that_keeps_or_hides_everything():
     nothing = graph_of(Choosing(torch.zeros(4).bool(), 0.0), (1, 4))
     done = check_claims(nothing, 5)
     assert where_of(nothing)[1].kept == 0
-    assert not done.steps["kept-value"]
+    assert not done.steps["moved-value"]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from build import Builder
 
+from leakaudit.facts.fact import Derivation, Fact, Kind, Quality, gradient, value
+from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph
-from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality, gradient, value
-from leakaudit.leakpath.knowledge import Knowledge
 from leakaudit.leakpath.path import derivation_tree, find_leak_path
 from leakaudit.operators import LeakyRelu, Unsupported
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from build import Builder, cnn6, lenet_main
 
+from leakaudit.facts.fact import Quality, value
 from leakaudit.findings import LeakPathReport
 from leakaudit.graph import Graph
-from leakaudit.leakpath.facts import Quality, value
 from leakaudit.leakpath.path import find_leak_path
 from leakaudit.operators import Add, LeakyRelu, Softmax, Transpose, Unsupported
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from build import Builder, skipping
 
+from leakaudit.facts.fact import Quality, gradient, value
 from leakaudit.graph import Graph
-from leakaudit.leakpath.facts import Quality, gradient, value
 from leakaudit.leakpath.path import derivation_tree, find_leak_path
 from leakaudit.operators import LeakyRelu, Reshape
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from build import Builder, cnn6, lenet_main, skipping
 
+from leakaudit.facts.fact import Derivation, Quality, gradient, value
+from leakaudit.facts.general import derive
 from leakaudit.graph import Graph
-from leakaudit.leakpath.derivations.registry import derive
-from leakaudit.leakpath.facts import Derivation, Quality, gradient, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import AdaptiveAveragePool, Concat, LeakyRelu, Mul, Relu, Sigmoid
 

@@ -17,13 +17,13 @@ from leakaudit.confirm.client import SharedGradient, share_gradient
 from leakaudit.confirm.confirm import load_weights
 from leakaudit.confirm.probes import make_probe
 from leakaudit.equations.known import Known
+from leakaudit.facts.fact import Derivation, Fact, Kind, Quality
 from leakaudit.frontends.aten.reader import load_bytes
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
-from leakaudit.leakpath.derivations.linear import ValueFromLoss
-from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import Linear
+from leakaudit.operators.dense import ValueFromLoss
 
 EPSILON = torch.finfo(torch.float64).eps
 # Rounding of a forward and a backward pass, in units of EPSILON, before a system magnifies it.

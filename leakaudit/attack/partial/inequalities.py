@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakaudit.attack.signs.relu import flat_ends
 from leakaudit.equations.convolution import add_channel_bias
 from leakaudit.execute import execute
 from leakaudit.graph import Graph, Node
@@ -71,7 +70,7 @@ def flat_output_inequalities(
         reader = graph.uses[tensor][0].node
         op = reader.op
         if isinstance(op, Activation) and not isinstance(op, Identity):
-            ends = flat_ends(op)
+            ends = op.flat_ends
             y = values.get(reader.outputs[0])
             return None if ends is None or y is None else _bounds(op, ends, y, slope, offset)
         if isinstance(op, BatchNorm):

@@ -17,7 +17,7 @@ from leakaudit.attack.state import State
 from leakaudit.counting.count import bound_of
 from leakaudit.equations.layer import layer_system
 from leakaudit.equations.system import LayerSystem
-from leakaudit.leakpath.facts import Kind, Quality, gradient, value
+from leakaudit.facts.fact import Kind, Quality, gradient, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree
 from leakaudit.operators import Conv
 

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.replay.rounding import rounding
-from leakaudit.attack.signs.relu import flat_ends, settle, settle_kink
+from leakaudit.attack.signs.relu import settle, settle_kink
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.execute import activations
+from leakaudit.facts.fact import Derivation, gradient, value
 from leakaudit.graph import Node
-from leakaudit.leakpath.derivations import activation
-from leakaudit.leakpath.facts import Derivation, gradient, value
-from leakaudit.operators import Activation, Celu, Clip, Elu, Identity, LeakyRelu, PRelu, Relu, Selu
+from leakaudit.operators import Activation, Identity, PRelu, activation
 
 # Beyond this magnification one saturated output would put all others in doubt.
 _FLATTEST = 1e-6
@@ -39,12 +38,11 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     name = node.outputs[0]
     if name in state.settled:
         return node, op, Known(state.settled[name], known.mask, known.error), slope
-    ends = flat_ends(op)
-    y = settle(state, node, ends) if ends else known.tensor
-    if isinstance(op, LeakyRelu | PRelu | Elu | Celu | Selu):
+    y = settle(state, node, op.flat_ends) if op.flat_ends else known.tensor
+    if op.bends_at_zero and not op.flat_ends:
         # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
         y = torch.where(y.abs() <= _sign_rounding(state, known), torch.zeros_like(y), y)
-    if isinstance(op, Relu | LeakyRelu | PRelu) and gradient(name) in state.known:
+    if op.straight and op.bends_at_zero and gradient(name) in state.known:
         y = settle_kink(state, node, y, known, slope)
         state.settled[name] = y
     return node, op, Known(y, known.mask, known.error), slope
@@ -82,10 +80,9 @@ def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     if y.mask is not None:
         mask &= y.mask
     # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
-    straight = isinstance(op, Identity | Relu | LeakyRelu | PRelu | Clip)
-    error = y.error if straight else y.error + rounding(state, y.tensor)
+    error = y.error if op.straight else y.error + rounding(state, y.tensor)
     slopes = activations.derivative(op, y.tensor, slope).abs()
-    if not straight:
+    if not op.straight:
         mask &= ~_saturated(o, slopes, mask, error)
     o = torch.where(mask, o, torch.zeros_like(o))
     return Known(o, None if bool(mask.all()) else mask, _magnified(error, op, slopes[mask]))

@@ -1,4 +1,4 @@
-"""Replay of arithmetic and of normalisation with known constants, undone."""
+"""Replay of arithmetic, undone: one operand, or its gradient, from the result."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
-from leakaudit.leakpath.derivations import arithmetic, normalisation
-from leakaudit.leakpath.facts import value
-from leakaudit.operators import Add, BatchNorm, Div, Mul, Scale, Sub
+from leakaudit.facts.fact import Kind, value
+from leakaudit.operators import Add, Div, Mul, Scale, Sub
+from leakaudit.operators.arithmetic import AddedParameterGradient, BranchValue, OperandGradient
 
 
-def branch_value(step: arithmetic.BranchValue, state: State) -> Known:
+def branch_value(step: BranchValue, state: State) -> Known:
     """One operand from the result and the other."""
     node = state.graph.node(step.node)
     y = state.known[value(node.outputs[0])]
@@ -40,40 +40,34 @@ def branch_value(step: arithmetic.BranchValue, state: State) -> Known:
             x = torch.where(mask, y.tensor / other, torch.zeros_like(y.tensor))
             return Known(x, mask, error / float(other[other != 0].abs().min()))
         case Mul():
-            _require_nonzero(step.node, other)
+            require_nonzero(step.node, other)
             return Known(y.tensor / other, y.mask, error / float(other.abs().min()))
         case _:
             raise TypeError(f"{node.name} is not arithmetic")
 
 
-def batch_norm_inverse(step: normalisation.BatchNormInverse, state: State) -> Known:
-    """x = (y - bias) · sqrt(variance + epsilon) / scale + mean, per channel."""
+def added_parameter_gradient(step: AddedParameterGradient, state: State) -> Known:
+    """The gradient of the parameter that is added, or minus it where it is subtracted."""
     node = state.graph.node(step.node)
-    if not isinstance(node.op, BatchNorm):
-        raise TypeError(f"{node.name} is not a batch normalisation")
-    y = state.known[value(node.outputs[0])]
-
-    def channel(role: str, default: float) -> Tensor:
-        name = node.parameter(role)
-        shape = [1, -1] + [1] * (y.tensor.dim() - 2)
-        stored = y.tensor.new_full((1,), default) if name is None else state.weights[name]
-        return stored.reshape(shape)
-
-    scale = channel("scale", 1.0)
-    _require_nonzero(step.node, scale)
-    gain = torch.sqrt(channel("variance", 1.0) + node.op.epsilon) / scale
-    x = (y.tensor - channel("bias", 0.0)) * gain + channel("mean", 0.0)
-    error = y.error + rounding(state, y.tensor)
-    return Known(x, y.mask, error * float(gain.abs().max()))
+    shape = state.graph.tensors[node.outputs[0]].shape
+    for index, name in enumerate(node.inputs):
+        if name in state.gradients and state.gradients[name].numel() == torch.Size(shape).numel():
+            sign = -1 if isinstance(node.op, Sub) and index == 1 else 1
+            return Known(sign * state.gradients[name].reshape(shape))
+    raise TypeError(f"{step.node} adds no parameter of the shape of its output")
 
 
-def normalisation_bias_gradient(step: normalisation.BiasGradient, state: State) -> Known:
-    """dl/dy = db where every bias is read once."""
+def operand_gradient(step: OperandGradient, state: State) -> Known:
+    """The gradient of a sum is that of its operand."""
     node = state.graph.node(step.node)
-    db = state.gradients[node.parameter("bias") or ""]
-    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))
+    (fact,) = step.premises
+    index = fact.index if fact.kind is Kind.CONTRIBUTION else node.inputs.index(fact.tensor)
+    sign = -1 if isinstance(node.op, Sub) and index == 1 else 1
+    shape = state.graph.tensors[node.outputs[0]].shape
+    return Known(sign * state.known[fact].tensor.reshape(shape))
 
 
-def _require_nonzero(node: str, factor: Tensor) -> None:
+def require_nonzero(node: str, factor: Tensor) -> None:
+    """Break off where a factor that is divided by is 0."""
     if bool((factor == 0).any()):
         raise PathBroken(node, "a factor is 0: what it multiplies is lost")

@@ -9,10 +9,10 @@ from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import convolution_of, layer_system, read_pixels
 from leakaudit.equations.system import LayerSystem
+from leakaudit.facts.fact import Kind, Quality, gradient, value
 from leakaudit.graph import Node
-from leakaudit.leakpath.derivations import activation, convolution
-from leakaudit.leakpath.facts import Kind, Quality, gradient, value
-from leakaudit.operators import Activation
+from leakaudit.operators import Activation, convolution
+from leakaudit.operators.activation import ActivationInverse
 from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.solve import ILL_CONDITIONED, solve_layer
 
@@ -116,10 +116,8 @@ def _output(o: str, state: State) -> Known | None:
         return state.known[value(o)]
     for use in state.graph.uses[o]:
         y, op = value(use.node.outputs[0]), use.node.op
-        if isinstance(op, Activation) and activation.monotone(op) and y in state.known:
-            return pre_activation(
-                activation.ActivationInverse(use.node.name, value(o), (y,)), state
-            )
+        if isinstance(op, Activation) and op.monotone and y in state.known:
+            return pre_activation(ActivationInverse(use.node.name, value(o), (y,)), state)
     return None
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.execute import execute
+from leakaudit.facts import general
+from leakaudit.facts.fact import Derivation, Kind, gradient
 from leakaudit.graph import Node
-from leakaudit.leakpath.derivations import arithmetic, general, selection
-from leakaudit.leakpath.facts import Kind, gradient, value
 from leakaudit.leakpath.path import SumOverUses
-from leakaudit.operators import Concat, Embedding, Expand, Gather, Pad, Slice, Split, Sub
+from leakaudit.operators import Embedding
 
 
 def sum_over_uses(step: SumOverUses, state: State) -> Known:
@@ -37,9 +37,7 @@ def forward(step: general.Forward, state: State) -> Known:
     return Known(results[node.outputs.index(step.conclusion.tensor)])
 
 
-def pull_back(
-    step: general.Backward | general.AffineGradient | arithmetic.ProductGradient, state: State
-) -> Known:
+def pull_back(step: Derivation, state: State) -> Known:
     """dl/dx of one input by the vector-Jacobian product of the operator.
 
     Activations that are not among the premises do not enter: the operator is affine, and zeros
@@ -79,17 +77,6 @@ def unused_gradient(step: general.UnusedGradient, state: State) -> Known:
     return Known(sent.new_zeros(state.graph.tensors[step.conclusion.tensor].shape))
 
 
-def added_parameter_gradient(step: general.AddedParameterGradient, state: State) -> Known:
-    """The gradient of the parameter that is added, or minus it where it is subtracted."""
-    node = state.graph.node(step.node)
-    shape = state.graph.tensors[node.outputs[0]].shape
-    for index, name in enumerate(node.inputs):
-        if name in state.gradients and state.gradients[name].numel() == torch.Size(shape).numel():
-            sign = -1 if isinstance(node.op, Sub) and index == 1 else 1
-            return Known(sign * state.gradients[name].reshape(shape))
-    raise TypeError(f"{step.node} adds no parameter of the shape of its output")
-
-
 def selected_parameter_gradient(step: general.SelectedParameterGradient, state: State) -> Known:
     """The same elements of the parameter's gradient."""
     node = state.graph.node(step.node)
@@ -100,61 +87,3 @@ def selected_parameter_gradient(step: general.SelectedParameterGradient, state: 
             raise PathBroken(step.node, "a row of the table is read twice: its gradient is a sum")
     inputs = [state.gradients.get(name, state.weights[name]) for name in node.inputs]
     return Known(execute(node.op, inputs, parameters, state.graph, node)[0])
-
-
-def operand_gradient(step: general.OperandGradient, state: State) -> Known:
-    """The gradient of a sum is that of its operand."""
-    node = state.graph.node(step.node)
-    (fact,) = step.premises
-    index = fact.index if fact.kind is Kind.CONTRIBUTION else node.inputs.index(fact.tensor)
-    sign = -1 if isinstance(node.op, Sub) and index == 1 else 1
-    shape = state.graph.tensors[node.outputs[0]].shape
-    return Known(sign * state.known[fact].tensor.reshape(shape))
-
-
-def part_value(step: selection.PartValue, state: State) -> Known:
-    """The input as it stands in the output of Concat, Pad or Expand."""
-    node = state.graph.node(step.node)
-    known = state.known[value(node.outputs[0])]
-    y = known.tensor
-    shape = state.graph.tensors[step.conclusion.tensor].shape
-    match node.op:
-        case Concat(axis):
-            start = 0
-            for name in node.inputs:
-                stored = state.graph.tensors.get(name) or state.graph.parameters[name]
-                if name == step.conclusion.tensor:
-                    break
-                start += stored.shape[axis]
-            return Known(y.narrow(axis, start, shape[axis]), error=known.error)
-        case Pad(begin):
-            for axis, (first, size) in enumerate(zip(begin, shape, strict=True)):
-                y = y.narrow(axis, first, size)
-            return Known(y, error=known.error)
-        case Expand():
-            y = y[(0,) * (y.dim() - len(shape))]
-            for axis, size in enumerate(shape):
-                y = y.narrow(axis, 0, size)
-            return Known(y, error=known.error)
-        case _:
-            raise TypeError(f"{node.name} does not copy its input")
-
-
-def whole_value(step: selection.WholeValue, state: State) -> Known:
-    """The input put together from the outputs of Split, Slice or Gather."""
-    node = state.graph.node(step.node)
-    outputs = [state.known[value(name)].tensor for name in node.outputs]
-    error = max(state.known[value(name)].error for name in node.outputs)
-    shape = state.graph.tensors[node.inputs[0]].shape
-    match node.op:
-        case Split(axis):
-            return Known(torch.cat(outputs, dim=axis), error=error)
-        case Slice() | Gather():
-            # Every element occurs: send the numbers of the elements through the operator.
-            numbers = torch.arange(torch.Size(shape).numel(), device=outputs[0].device)
-            where = execute(node.op, [numbers.reshape(shape)], {}, state.graph, node)[0]
-            x = outputs[0].new_zeros(numbers.shape)
-            x[where.reshape(-1)] = outputs[0].reshape(-1)
-            return Known(x.reshape(shape), error=error)
-        case _:
-            raise TypeError(f"{node.name} does not select elements")

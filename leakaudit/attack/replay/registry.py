@@ -9,27 +9,25 @@ from typing import Any
 from leakaudit.attack.replay import (
     activation,
     arithmetic,
-    choice,
     convolution,
+    dense,
     general,
-    linear,
-    rearrange,
+    moved,
+    normalisation,
 )
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
+from leakaudit.facts import general as generals
+from leakaudit.facts.fact import Derivation, Quality
 from leakaudit.leakpath import path
-from leakaudit.leakpath.derivations import (
+from leakaudit.operators import (
     activation as activations,
     arithmetic as arithmetics,
-    choice as choices,
     convolution as convolutions,
-    general as generals,
-    linear as linears,
+    dense as denses,
+    moved as moves,
     normalisation as normalisations,
-    rearrange as rearrangements,
-    selection as selections,
 )
-from leakaudit.leakpath.facts import Derivation, Quality
 
 
 @singledispatch
@@ -46,34 +44,31 @@ def replay(step: Derivation, state: State) -> Known:
 REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     activations.ActivationGradient: activation.output_gradient,
     activations.ActivationInverse: activation.pre_activation,
+    arithmetics.AddedParameterGradient: arithmetic.added_parameter_gradient,
     arithmetics.BranchValue: arithmetic.branch_value,
+    arithmetics.OperandGradient: arithmetic.operand_gradient,
     arithmetics.ProductGradient: general.pull_back,
-    choices.KeptValue: choice.kept_value,
     convolutions.BiasGradient: convolution.bias_gradient,
     convolutions.ConvolutionInputGradient: convolution.input_gradient,
     convolutions.ConvolutionValue: convolution.layer_value,
-    generals.AddedParameterGradient: general.added_parameter_gradient,
+    denses.GradientFromBias: dense.gradient_from_bias,
+    denses.GradientFromLoss: dense.gradient_from_loss,
+    denses.InputGradient: dense.input_gradient,
+    denses.ValueFromBias: dense.value_from_bias,
+    denses.ValueFromGradient: dense.value_from_gradient,
+    denses.ValueFromLoss: dense.value_from_loss,
+    denses.ValueFromOutput: dense.value_from_output,
+    denses.ValueUpToScale: dense.value_up_to_scale,
     generals.AffineGradient: general.pull_back,
     generals.Backward: general.pull_back,
     generals.Forward: general.forward,
-    generals.OperandGradient: general.operand_gradient,
     generals.SelectedParameterGradient: general.selected_parameter_gradient,
     generals.UnusedGradient: general.unused_gradient,
-    linears.GradientFromBias: linear.gradient_from_bias,
-    linears.GradientFromLoss: linear.gradient_from_loss,
-    linears.InputGradient: linear.input_gradient,
-    linears.ValueFromBias: linear.value_from_bias,
-    linears.ValueFromGradient: linear.value_from_gradient,
-    linears.ValueFromOutput: linear.value_from_output,
-    linears.ValueFromLoss: linear.value_from_loss,
-    linears.ValueUpToScale: linear.value_up_to_scale,
-    normalisations.BatchNormInverse: arithmetic.batch_norm_inverse,
-    normalisations.BiasGradient: arithmetic.normalisation_bias_gradient,
+    moves.MovedGradient: general.pull_back,
+    moves.MovedValue: moved.moved_value,
+    normalisations.BatchNormInverse: normalisation.batch_norm_inverse,
+    normalisations.BiasGradient: normalisation.bias_gradient,
     path.SumOverUses: general.sum_over_uses,
-    rearrangements.RearrangeGradient: rearrange.moved_gradient,
-    rearrangements.RearrangeValue: rearrange.moved_value,
-    selections.PartValue: general.part_value,
-    selections.WholeValue: general.whole_value,
 }
 for derivation, function in REPLAYS.items():
     replay.register(derivation, function)

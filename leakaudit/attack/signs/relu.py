@@ -17,27 +17,14 @@ from leakaudit.attack.signs.trials import Kink, settle_sides
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
 from leakaudit.execute import activations
+from leakaudit.facts.fact import gradient, value
 from leakaudit.graph import Node
-from leakaudit.leakpath.facts import gradient, value
-from leakaudit.operators import Activation, Clip, Conv, HardSigmoid, LeakyRelu, Relu
+from leakaudit.operators import Conv, HardSigmoid, LeakyRelu, Relu
 
 # Gradients more precise than this decide by the bias gradients alone, wherever these fit.
 PRECISE = 1e-5
 # A gap between recovered values, as a ratio, that parts signal from rounding.
 CLEAR_GAP = 10.0
-
-
-def flat_ends(op: Activation) -> tuple[float, float] | None:
-    """The outputs below and above which the activation is flat; None where it is flat nowhere."""
-    match op:
-        case Relu():
-            return 0.0, math.inf
-        case Clip(low, high):
-            return low, high
-        case HardSigmoid():
-            return 0.0, 1.0
-        case _:
-            return None
 
 
 def settle(state: State, node: Node, ends: tuple[float, float]) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 from leakaudit.errors import AuditError
 from leakaudit.frontends.aten.archive import Archive
 from leakaudit.frontends.aten.call import Call, Roles
-from leakaudit.frontends.aten.checks import require_shapes
 from leakaudit.frontends.aten.folding.arrays import MAX_ELEMENTS
 from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored
 from leakaudit.frontends.interface import layer_name
@@ -126,11 +125,21 @@ class Parts:
     ) -> None:
         """Refuse an operator that does not compute these output shapes.
 
+        Later stages trust the shapes of the graph; the file that states them is not trusted.
+
         Raises:
-            NotUnderstoodError: It does not.
+            NotUnderstoodError: It does not, or it does not fit its inputs.
         """
         roles = {role: self.shape(name) for role, name in parameters}
-        require_shapes(op, [self.shape(name) for name in inputs], roles, shapes)
+        try:
+            computed = tuple(op.output_shapes([self.shape(name) for name in inputs], roles, shapes))
+        except (ValueError, IndexError) as error:
+            raise NotUnderstoodError(
+                "its attributes do not fit the shapes of its inputs"
+            ) from error
+        if computed != shapes:
+            said, gives = (str(one[0] if len(one) == 1 else one) for one in (shapes, computed))
+            raise NotUnderstoodError(f"its output is stated as {said}, and it computes {gives}")
 
     def append(self, node: Node) -> None:
         """Add a node; the constants it reads become parameters with their present content."""

@@ -11,9 +11,9 @@ from operator_case import Case
 from operator_cases import CASES
 
 from leakaudit.execute import run
+from leakaudit.facts.gradient_rank import GradientRank
+from leakaudit.facts.gradient_ranks import passed_back
 from leakaudit.graph import Graph, Node, Parameter, Tensor
-from leakaudit.leakpath.gradient_rank import Spread
-from leakaudit.leakpath.gradient_rank_back import passed_back
 
 
 class NoWeights:
@@ -52,7 +52,7 @@ def one_node(case: Case) -> tuple[Graph, dict[str, torch.Tensor], dict[str, torc
 
 def limited_gradient(
     shape: tuple[int, ...], generator: torch.Generator
-) -> tuple[torch.Tensor, Spread]:
+) -> tuple[torch.Tensor, GradientRank]:
     """A gradient that is limited at random, and its bounds."""
 
     def below(n: int) -> int:
@@ -85,7 +85,7 @@ def limited_gradient(
     for axis, mask in enumerate(supports):
         keep = torch.tensor([float(mask >> i & 1) for i in range(shape[axis])], dtype=torch.float64)
         total *= keep.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return total, Spread(shape, tuple(supports), tuple(terms))
+    return total, GradientRank(shape, tuple(supports), tuple(terms))
 
 
 def unfolding_rank(x: torch.Tensor, axes: list[int]) -> int:
@@ -120,7 +120,7 @@ def test_no_gradient_exceeds_its_bounds(case: Case, seed: int) -> None:
         (dx,) = torch.autograd.grad(loss, x, retain_graph=True, allow_unused=True)
         if dx is None:
             continue
-        bounds = passed_back(graph, node, index, [spread for _, spread in given_])
+        bounds = passed_back(graph, node, index, [bound for _, bound in given_])
         assert bounds.shape == dx.shape
         for axis, mask in enumerate(bounds.supports):
             outside = [i for i in range(dx.shape[axis]) if not mask >> i & 1]

@@ -9,10 +9,9 @@ from leakaudit.attack.loss import row_space
 from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
+from leakaudit.facts.fact import Derivation, gradient, value
 from leakaudit.graph import Node
-from leakaudit.leakpath.derivations import linear
-from leakaudit.leakpath.facts import Derivation, gradient, value
-from leakaudit.operators import Linear
+from leakaudit.operators import Linear, dense
 
 
 def _dense(step: Derivation, state: State) -> tuple[Node, Linear, Tensor]:
@@ -30,13 +29,13 @@ def _dense_gradient(node: Node, op: Linear, state: State) -> Tensor:
     return dW.T if op.transposed else dW
 
 
-def gradient_from_bias(step: linear.GradientFromBias, state: State) -> Known:
+def gradient_from_bias(step: dense.GradientFromBias, state: State) -> Known:
     node, op, _ = _dense(step, state)
     g = state.gradients[node.parameter("bias") or ""] / op.beta
     return Known(g.reshape(state.graph.tensors[node.outputs[0]].shape))
 
 
-def value_from_bias(step: linear.ValueFromBias, state: State) -> Known:
+def value_from_bias(step: dense.ValueFromBias, state: State) -> Known:
     node, op, _ = _dense(step, state)
     g = state.gradients[node.parameter("bias") or ""] / op.beta
     energy = torch.dot(g, g)
@@ -46,21 +45,21 @@ def value_from_bias(step: linear.ValueFromBias, state: State) -> Known:
     return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape))
 
 
-def value_from_loss(step: linear.ValueFromLoss, state: State) -> Known:
+def value_from_loss(step: dense.ValueFromLoss, state: State) -> Known:
     node, _, _ = _dense(step, state)
     if state.head is None:
         raise PathBroken(step.node, "no scale fulfils the loss equation: its gradient is 0")
     return Known(state.head.x.reshape(state.graph.tensors[node.inputs[0]].shape))
 
 
-def gradient_from_loss(step: linear.GradientFromLoss, state: State) -> Known:
+def gradient_from_loss(step: dense.GradientFromLoss, state: State) -> Known:
     node, _, _ = _dense(step, state)
     if state.head is None:
         raise PathBroken(step.node, "no scale fulfils the loss equation: its gradient is 0")
     return Known(state.head.g.reshape(state.graph.tensors[node.outputs[0]].shape))
 
 
-def value_up_to_scale(step: linear.ValueUpToScale, state: State) -> Known:
+def value_up_to_scale(step: dense.ValueUpToScale, state: State) -> Known:
     node, op, _ = _dense(step, state)
     v, size = row_space(_dense_gradient(node, op, state))
     if size == 0:
@@ -68,7 +67,7 @@ def value_up_to_scale(step: linear.ValueUpToScale, state: State) -> Known:
     return Known(v.reshape(state.graph.tensors[node.inputs[0]].shape))
 
 
-def value_from_gradient(step: linear.ValueFromGradient, state: State) -> Known:
+def value_from_gradient(step: dense.ValueFromGradient, state: State) -> Known:
     node, op, _ = _dense(step, state)
     G = state.known[gradient(node.outputs[0])].tensor.reshape(-1, op.out_features)  # (T, out)
     dW = _dense_gradient(node, op, state) / op.alpha  # (out, in) = Gᵀ x
@@ -84,7 +83,7 @@ def value_from_gradient(step: linear.ValueFromGradient, state: State) -> Known:
     return Known(x.reshape(state.graph.tensors[node.inputs[0]].shape), error=error)
 
 
-def value_from_output(step: linear.ValueFromOutput, state: State) -> Known:
+def value_from_output(step: dense.ValueFromOutput, state: State) -> Known:
     """x = W⁺ (z - b) / alpha."""
     node, op, W = _dense(step, state)
     known = state.known[value(node.outputs[0])]
@@ -99,6 +98,6 @@ def value_from_output(step: linear.ValueFromOutput, state: State) -> Known:
     return Known(x, error=error / float(singular[-1]))
 
 
-def input_gradient(step: linear.InputGradient, state: State) -> Known:
+def input_gradient(step: dense.InputGradient, state: State) -> Known:
     node, op, W = _dense(step, state)
     return Known(op.alpha * (state.known[gradient(node.outputs[0])].tensor @ W))

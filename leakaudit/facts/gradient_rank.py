@@ -27,7 +27,7 @@ ALL = -1  # the mask of every index, whatever the size
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class GradientRank:
     """Bounds on one gradient.
 
     Attributes:
@@ -63,21 +63,21 @@ class Spread:
         )
 
 
-def full(shape: Sequence[int]) -> Spread:
+def full(shape: Sequence[int]) -> GradientRank:
     """No bound but the tensor's own sizes."""
     return unlimited(tuple(shape), (ALL,) * len(shape))
 
 
-def nothing(shape: Sequence[int]) -> Spread:
+def nothing(shape: Sequence[int]) -> GradientRank:
     """The gradient of what no output depends on: 0."""
-    return Spread(tuple(shape), tuple(0 for _ in shape), ())
+    return GradientRank(tuple(shape), tuple(0 for _ in shape), ())
 
 
-def unlimited(shape: tuple[int, ...], supports: tuple[int, ...]) -> Spread:
+def unlimited(shape: tuple[int, ...], supports: tuple[int, ...]) -> GradientRank:
     """Bounded by its supports alone."""
-    spread = Spread(shape, supports, ())
-    term = tuple((frozenset([a]), spread.counts([a])) for a in range(len(shape)))
-    return replace(spread, terms=(term,))
+    bound = GradientRank(shape, supports, ())
+    term = tuple((frozenset([a]), bound.counts([a])) for a in range(len(shape)))
+    return replace(bound, terms=(term,))
 
 
 def listed(mask: int, size: int) -> int:
@@ -90,49 +90,49 @@ def short(mask: int, size: int) -> int:
     return ALL if size > _MOST_INDICES or mask.bit_count() == size else mask
 
 
-def total(shape: Sequence[int], parts: Sequence[Spread]) -> Spread:
+def total(shape: Sequence[int], parts: Sequence[GradientRank]) -> GradientRank:
     """A sum of at least one gradient, all of this shape."""
     supports = list(parts[0].supports)
     for part in parts[1:]:
         supports = [a | b for a, b in zip(supports, part.supports, strict=True)]
     terms = tuple(term for part in parts for term in part.terms)
-    return tidy(Spread(tuple(shape), tuple(supports), terms))
+    return tidy(GradientRank(tuple(shape), tuple(supports), terms))
 
 
-def tidy(spread: Spread) -> Spread:
+def tidy(bound: GradientRank) -> GradientRank:
     """Cap every rank by the support; one term that bounds nothing makes the others useless."""
     terms = [
-        tuple(capped for block, rank in term for capped in _capped(spread, block, rank))
-        for term in spread.terms
+        tuple(capped for block, rank in term for capped in _capped(bound, block, rank))
+        for term in bound.terms
     ]
-    bounds = [any(rank < spread.counts(block) for block, rank in term) for term in terms]
+    bounds = [any(rank < bound.counts(block) for block, rank in term) for term in terms]
     if len(terms) > _MOST_TERMS or not all(bounds):
-        return unlimited(spread.shape, spread.supports)
-    return replace(spread, terms=tuple(terms))
+        return unlimited(bound.shape, bound.supports)
+    return replace(bound, terms=tuple(terms))
 
 
-def _capped(spread: Spread, block: frozenset[int], rank: int) -> Term:
+def _capped(bound: GradientRank, block: frozenset[int], rank: int) -> Term:
     """The block, or its axes one by one where its rank says no more than the sizes do."""
-    rest = spread.counts(a for a in range(len(spread.shape)) if a not in block)
-    if rank >= min(spread.counts(block), rest):
-        return tuple((frozenset([a]), spread.counts([a])) for a in block)
+    rest = bound.counts(a for a in range(len(bound.shape)) if a not in block)
+    if rank >= min(bound.counts(block), rest):
+        return tuple((frozenset([a]), bound.counts([a])) for a in block)
     return ((block, rank),)
 
 
 # Each of the following takes the bounds on one tensor and gives those on a linear image of it.
 
 
-def mapped(spread: Spread, axis: int, size: int, support: int | None = None) -> Spread:
+def mapped(bound: GradientRank, axis: int, size: int, support: int | None = None) -> GradientRank:
     """A linear map along one axis, to `size` indices; `support` says which may differ from 0."""
-    shape, supports = list(spread.shape), list(spread.supports)
+    shape, supports = list(bound.shape), list(bound.supports)
     shape[axis] = size
     supports[axis] = ALL if support is None else short(support, size)
-    if not spread.supports[axis]:
+    if not bound.supports[axis]:
         supports[axis] = 0
-    return tidy(Spread(tuple(shape), tuple(supports), spread.terms))
+    return tidy(GradientRank(tuple(shape), tuple(supports), bound.terms))
 
 
-def scaled(spread: Spread, axes: Iterable[int]) -> Spread:
+def scaled(bound: GradientRank, axes: Iterable[int]) -> GradientRank:
     """Multiplied by a tensor that varies along `axes` only.
 
     For a block that has none of the axes, or all of them, that is a linear map on one side of its
@@ -141,33 +141,35 @@ def scaled(spread: Spread, axes: Iterable[int]) -> Spread:
     varying = frozenset(axes)
     terms = tuple(
         tuple(
-            (block, rank if not block & varying or varying <= block else spread.counts(block))
+            (block, rank if not block & varying or varying <= block else bound.counts(block))
             for block, rank in term
         )
-        for term in spread.terms
+        for term in bound.terms
     )
-    return tidy(replace(spread, terms=terms))
+    return tidy(replace(bound, terms=terms))
 
 
-def mixed(spread: Spread, axes: Iterable[int]) -> Spread:
+def mixed(bound: GradientRank, axes: Iterable[int]) -> GradientRank:
     """Any map within the indices of `axes`, different for every index of the others."""
-    supports = list(spread.supports)
+    supports = list(bound.supports)
     for axis in axes:
         supports[axis] = ALL
-    return unlimited(spread.shape, tuple(supports))
+    return unlimited(bound.shape, tuple(supports))
 
 
-def renamed(spread: Spread, shape: Sequence[int], place: Callable[[int], int | None]) -> Spread:
+def renamed(
+    bound: GradientRank, shape: Sequence[int], place: Callable[[int], int | None]
+) -> GradientRank:
     """Axis a becomes place(a), or is summed over (None); axes that are new are constant."""
-    moved = {a: place(a) for a in range(len(spread.shape))}
+    moved = {a: place(a) for a in range(len(bound.shape))}
     supports = [ALL] * len(shape)
     for old, new in moved.items():
         if new is not None:
-            supports[new] = spread.supports[old]
-    if not all(spread.supports):
+            supports[new] = bound.supports[old]
+    if not all(bound.supports):
         supports = [0] * len(supports)
     terms = []
-    for term in spread.terms:
+    for term in bound.terms:
         blocks = [
             (frozenset(new for a in block if (new := moved[a]) is not None), rank)
             for block, rank in term
@@ -175,32 +177,32 @@ def renamed(spread: Spread, shape: Sequence[int], place: Callable[[int], int | N
         kept = frozenset().union(*(block for block, _ in blocks))
         new_axes = [(frozenset([a]), 1) for a in range(len(shape)) if a not in kept]
         terms.append((*((block, rank) for block, rank in blocks if block), *new_axes))
-    return tidy(Spread(tuple(shape), tuple(supports), tuple(terms)))
+    return tidy(GradientRank(tuple(shape), tuple(supports), tuple(terms)))
 
 
-def summed_to(spread: Spread, shape: Sequence[int]) -> Spread:
+def summed_to(bound: GradientRank, shape: Sequence[int]) -> GradientRank:
     """Summed over what numpy's broadcasting repeated."""
-    lead = len(spread.shape) - len(shape)
+    lead = len(bound.shape) - len(shape)
     if lead < 0:
         return full(shape)
 
     def place(a: int) -> int | None:
-        return None if a < lead or shape[a - lead] < spread.shape[a] else a - lead
+        return None if a < lead or shape[a - lead] < bound.shape[a] else a - lead
 
-    if spread.shape == tuple(shape):
-        return spread
-    return renamed(spread, shape, place)
+    if bound.shape == tuple(shape):
+        return bound
+    return renamed(bound, shape, place)
 
 
-def reshaped(spread: Spread, shape: Sequence[int]) -> Spread:
+def reshaped(bound: GradientRank, shape: Sequence[int]) -> GradientRank:
     """The same elements in row-major order under another shape."""
-    groups = _matched(spread.shape, shape)
-    supports = [1 if all(spread.supports) else 0] * len(shape)
+    groups = _matched(bound.shape, shape)
+    supports = [1 if all(bound.supports) else 0] * len(shape)
     for old, new in groups:
-        for axis, mask in zip(new, _reshaped_supports(spread, shape, old, new), strict=True):
+        for axis, mask in zip(new, _reshaped_supports(bound, shape, old, new), strict=True):
             supports[axis] = mask
-    terms = tuple(_reshaped_term(term, spread, shape, groups) for term in spread.terms)
-    return tidy(Spread(tuple(shape), tuple(supports), terms))
+    terms = tuple(_reshaped_term(term, bound, shape, groups) for term in bound.terms)
+    return tidy(GradientRank(tuple(shape), tuple(supports), terms))
 
 
 def _matched(
@@ -222,16 +224,16 @@ def _matched(
 
 
 def _reshaped_supports(
-    spread: Spread, shape: Sequence[int], old: Sequence[int], new: Sequence[int]
+    bound: GradientRank, shape: Sequence[int], old: Sequence[int], new: Sequence[int]
 ) -> list[int]:
     if len(old) == len(new) == 1:
-        return [spread.supports[old[0]]]
-    sizes = [spread.shape[a] for a in old]
-    if prod(sizes) > _MOST_INDICES or all(spread.supports[a] == ALL for a in old):
+        return [bound.supports[old[0]]]
+    sizes = [bound.shape[a] for a in old]
+    if prod(sizes) > _MOST_INDICES or all(bound.supports[a] == ALL for a in old):
         return [ALL] * len(new)
     flat = [0]
     for axis, size in zip(old, sizes, strict=True):
-        inside = [i for i in range(size) if spread.supports[axis] >> i & 1]
+        inside = [i for i in range(size) if bound.supports[axis] >> i & 1]
         flat = [at * size + i for at in flat for i in inside]
     masks = []
     stride = prod(shape[a] for a in new)
@@ -244,7 +246,7 @@ def _reshaped_supports(
 
 def _reshaped_term(
     term: Term,
-    spread: Spread,
+    bound: GradientRank,
     shape: Sequence[int],
     groups: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
 ) -> Term:
@@ -256,7 +258,7 @@ def _reshaped_term(
     for old, new in groups:
         touched = [entry for entry in blocks if entry[0] & set(old)]
         free = all(
-            entry[0] <= set(old) and len(entry[0]) == 1 and entry[2] == spread.counts(entry[0])
+            entry[0] <= set(old) and len(entry[0]) == 1 and entry[2] == bound.counts(entry[0])
             for entry in touched
         )
         if free and len(old) + len(new) > 2:

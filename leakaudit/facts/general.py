@@ -1,4 +1,4 @@
-"""Derivations that hold for any operator: forward, backward, gradients from parameters."""
+"""Derivations that hold for any operator, and what the operators' own ones share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from math import prod
 from typing import ClassVar
 
-from leakaudit.graph import Node
-from leakaudit.leakpath.facts import Derivation, gradient, value
-from leakaudit.leakpath.knowledge import Knowledge
-from leakaudit.operators import Add, Embedding, Gather, Reshape, Slice, Sub, Transpose, Unsupported
+from leakaudit.facts.fact import Derivation, gradient, value
+from leakaudit.facts.knowledge import Knowledge
+from leakaudit.graph import Node, Unsupported
 
 
 class Forward(Derivation):
@@ -32,23 +31,11 @@ class UnusedGradient(Derivation):
     text: ClassVar[str] = "nothing reads this tensor: its gradient is 0"
 
 
-class AddedParameterGradient(Derivation):
-    kind: ClassVar[str] = "added-parameter-gradient"
-    text: ClassVar[str] = (
-        "the parameter added here has the tensor's own shape: its gradient is the tensor's gradient"
-    )
-
-
 class SelectedParameterGradient(Derivation):
     kind: ClassVar[str] = "selected-parameter-gradient"
     text: ClassVar[str] = (
         "the tensor holds elements of a parameter, each at most once: its gradient is theirs"
     )
-
-
-class OperandGradient(Derivation):
-    kind: ClassVar[str] = "operand-gradient"
-    text: ClassVar[str] = "a sum has the gradient of each of its operands"
 
 
 def activations(known: Knowledge, node: Node) -> list[int]:
@@ -67,19 +54,15 @@ def unknown_factors(known: Knowledge, node: Node) -> str:
     )
 
 
-def shape(known: Knowledge, name: str) -> tuple[int, ...]:
-    """Shape of a tensor or parameter."""
-    stored = known.graph.tensors.get(name) or known.graph.parameters[name]
-    return stored.shape
-
-
 def size(known: Knowledge, name: str) -> int:
     """Number of elements of a tensor or parameter."""
-    return prod(shape(known, name))
+    return prod(known.graph.shape(name))
 
 
 def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:
-    """What holds for every understood operator."""
+    """Yield every derivation of `node` whose premises are known."""
+    if activations(known, node):  # a node of stored numbers alone has nothing to reveal
+        yield from node.op.derive(node, known)
     if isinstance(node.op, Unsupported):
         return
     indices = activations(known, node)
@@ -96,7 +79,7 @@ def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:
     for output in node.outputs:
         if not known.graph.uses[output] and output not in known.graph.outputs:
             yield UnusedGradient(node.name, gradient(output))
-    yield from _from_parameters(node, known)
+    yield from node.op.parameter_gradients(node, known)
 
 
 def affine_gradients(node: Node, known: Knowledge, index: int) -> Iterator[Derivation]:
@@ -106,32 +89,7 @@ def affine_gradients(node: Node, known: Knowledge, index: int) -> Iterator[Deriv
         yield AffineGradient(node.name, known.input_gradient_fact(node, index), outputs)
 
 
-def _from_parameters(node: Node, known: Knowledge) -> Iterator[Derivation]:
-    """Gradients of activations that equal gradients of parameters."""
-    output = node.outputs[0]
-    match node.op:
-        case Add() | Sub():
-            for name in node.inputs:
-                if size(known, name) != size(known, output):
-                    continue
-                if name in known.graph.parameters and known.observed(name):
-                    yield AddedParameterGradient(node.name, gradient(output))
-            for i in activations(known, node):
-                if size(known, node.inputs[i]) == size(known, output):
-                    fact = known.input_gradient_fact(node, i)
-                    if known.exact(fact):
-                        yield OperandGradient(node.name, gradient(output), (fact,))
-        case Reshape() | Transpose() | Slice():
-            if known.observed(node.inputs[0]):
-                yield SelectedParameterGradient(node.name, gradient(output))
-        case Gather(indices=indices):
-            if known.observed(node.inputs[0]) and len(set(indices)) == len(indices):
-                yield SelectedParameterGradient(node.name, gradient(output))
-        case Embedding():
-            # That no row is read twice needs the index itself: the replay checks it.
-            if node.inputs[0] in known.graph.parameters and known.observed(
-                node.parameter("weight")
-            ):
-                yield SelectedParameterGradient(node.name, gradient(output))
-        case _:
-            return
+def selected_gradient(node: Node, known: Knowledge, parameter: str | None) -> Iterator[Derivation]:
+    """The gradient of an output that holds elements of a parameter, each at most once."""
+    if known.observed(parameter):
+        yield SelectedParameterGradient(node.name, gradient(node.outputs[0]))

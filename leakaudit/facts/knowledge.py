@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from leakaudit.facts.fact import Derivation, Fact, Kind, Quality, gradient, value
+from leakaudit.facts.gradient_rank import GradientRank
+from leakaudit.facts.gradient_ranks import gradient_ranks
 from leakaudit.graph import Graph, Node
-from leakaudit.leakpath.facts import Derivation, Fact, Kind, Quality, gradient, value
-from leakaudit.leakpath.gradient_rank import Spread
-from leakaudit.leakpath.gradient_rank_back import spreads
-from leakaudit.operators import Conv
 
 
 @dataclass(slots=True)
@@ -22,18 +21,18 @@ class Knowledge:
         loss: `cross-entropy`, `bce` or `mse`; the threat model lets the attacker know it.
         history: Per fact the derivations that gave it, each better than the one before, with the
             number of the step at which it was found.
-        spreads: Per tensor what limits the rank of its gradient over positions.
+        gradient_ranks: Per tensor what limits the rank of its gradient over positions.
     """
 
     graph: Graph
     loss: str
     history: dict[Fact, list[tuple[int, Derivation]]] = field(default_factory=dict)
     found: int = 0
-    spreads: Mapping[str, Spread] = field(init=False)
+    gradient_ranks: Mapping[str, GradientRank] = field(init=False)
 
     def __post_init__(self) -> None:
         """Bound every gradient; that needs no fact."""
-        self.spreads = spreads(self.graph)
+        self.gradient_ranks = gradient_ranks(self.graph)
 
     def quality(self, fact: Fact) -> Quality | None:
         """How well a fact is known; None where it is not."""
@@ -51,13 +50,17 @@ class Knowledge:
     def rank(self, node: Node) -> int | None:
         """What limits the rank of dl/dz over positions at a layer's output z; None: only its size.
 
-        The matrix is channels x positions; a convolution has its channels on axis 1, a dense layer
-        on the last.
+        The matrix is channels x positions.
+
+        Raises:
+            TypeError: The node is no layer.
         """
         (z,) = node.outputs
         shape = self.graph.tensors[z].shape
-        axis = 1 if isinstance(node.op, Conv) else len(shape) - 1
-        rank = self.spreads[z].rank(axis)
+        if node.op.channel_axis is None:
+            raise TypeError(f"{node.name} is no layer with weights")
+        axis = node.op.channel_axis % len(shape)
+        rank = self.gradient_ranks[z].rank(axis)
         return rank if rank < min(shape[axis], prod(shape) // max(1, shape[axis])) else None
 
     def exact(self, *facts: Fact) -> bool:

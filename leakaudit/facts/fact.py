@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from leakaudit.graph import Node
+
+if TYPE_CHECKING:
+    from leakaudit.facts.knowledge import Knowledge
 
 
 class Kind(StrEnum):
@@ -83,3 +88,12 @@ class Derivation:
     def sentence(self) -> str:
         """The derivation in words, for the report."""
         return self.text
+
+    def waits(self, _node: Node, _known: Knowledge) -> bool:
+        """Whether it solves a system to which facts still to come could add equations.
+
+        Such a derivation is taken when nothing else follows any more. What is known by
+        then follows without its solution, so that no equation is used that was derived from the
+        unknowns themselves.
+        """
+        return False

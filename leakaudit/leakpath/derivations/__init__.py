@@ -1,1 +1,0 @@
-"""Which facts follow from which, by the equation of one operator."""
