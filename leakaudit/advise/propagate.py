@@ -12,7 +12,6 @@ from itertools import zip_longest
 from math import prod
 
 from leakaudit import operators as ops
-from leakaudit.counting.geometry import spatial_axes
 from leakaudit.graph import Graph, Node, Parameter
 
 Shape = tuple[int, ...]
@@ -238,7 +237,7 @@ def _reshape(op: ops.Reshape, node: Node, sizes: Sizes) -> tuple[ops.Operator, S
 def _positions(
     op: ops.Conv | ops.MaxPool | ops.AveragePool, node: Node, spatial: Shape
 ) -> tuple[int, ...]:
-    sizes = tuple(axis.positions for axis in spatial_axes(op, spatial))
+    sizes = tuple(axis.positions for axis in op.spatial_axes(spatial))
     if min(sizes) < 1:
         raise RefusedChange(f"nothing would be left at {node.name}: its input would be too small")
     return sizes

@@ -10,7 +10,7 @@ from leakaudit.advise.propagate import RefusedChange
 from leakaudit.advise.rebuild import rebuild, stored_numbers, trained_numbers
 from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.count import bound_of
-from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of, spatial_axes
+from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of
 from leakaudit.errors import UsageError
 from leakaudit.facts.fact import value
 from leakaudit.findings import Confirmation, PathStop
@@ -173,7 +173,7 @@ def changed_geometry(geometry: ConvolutionGeometry, change: Change) -> Convoluti
     if change.op is not None:
         op = change.op
         batch, *spatial = geometry.axes
-        axes = spatial_axes(op, [axis.size for axis in spatial])
+        axes = op.spatial_axes([axis.size for axis in spatial])
         geometry = replace(geometry, axes=(batch, *axes), groups=op.groups)
     return geometry
 

@@ -8,10 +8,10 @@ meet in the same gradient constraints.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any
 
 from leakaudit.graph import Graph, Node
 
@@ -76,27 +76,6 @@ def output_size(
     `padding` is the sum of both ends. torch.nn.Conv2d's documentation states the equation.
     """
     return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
-class Windows(Protocol):
-    """An operator that moves a window over its spatial axes."""
-
-    @property
-    def kernel(self) -> tuple[int, ...]: ...
-    @property
-    def stride(self) -> tuple[int, ...]: ...
-    @property
-    def padding_begin(self) -> tuple[int, ...]: ...
-    @property
-    def padding_end(self) -> tuple[int, ...]: ...
-    @property
-    def dilation(self) -> tuple[int, ...]: ...
-
-
-def spatial_axes(op: Windows, sizes: Sequence[int]) -> tuple[Axis, ...]:
-    """The axes over which a window moves; `sizes` are the input's pixels along each of them."""
-    windows = (op.kernel, op.stride, op.padding_begin, op.padding_end, op.dilation)
-    return tuple(Axis(*axis) for axis in zip(sizes, *windows, strict=True))
 
 
 def product_counts(counters: Iterable[Counter[int]]) -> Counter[int]:

@@ -8,10 +8,10 @@ from math import inf
 from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
-from leakaudit.facts.gradient_rank import GradientRank, summed_to
+from leakaudit.facts.gradient_rank import summed_to
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Operator, face
-from leakaudit.operators.base import Opaque, Ranks, Roles, Shapes, elementwise
+from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, elementwise
 
 __all__ = [
     "Activation",
@@ -111,9 +111,7 @@ class Activation(Operator):
             return "the gradient of its output is not known"
         return "the value of its output is not known"
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return elementwise(graph, node, index, outputs)
 
 
@@ -324,9 +322,7 @@ class Identity(Increasing):
             yield ActivationGradient(node.name, known.input_gradient_fact(node), (gradient(y),))
         yield from Activation.derive(self, node, known)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return summed_to(outputs[0], graph.shape(node.inputs[index]))
 
 
@@ -345,7 +341,5 @@ class Elementwise(Opaque):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return inputs[:1]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return elementwise(graph, node, index, outputs)

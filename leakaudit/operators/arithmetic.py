@@ -13,10 +13,10 @@ import numpy as np
 
 from leakaudit.facts.fact import Derivation, Fact, Quality, gradient, value
 from leakaudit.facts.general import activations, affine_gradients, size, unknown_factors
-from leakaudit.facts.gradient_rank import GradientRank, scaled, summed_to
+from leakaudit.facts.gradient_rank import scaled, summed_to
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Operator
-from leakaudit.operators.base import Opaque, Ranks, Roles, Shapes, elementwise
+from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, elementwise
 
 __all__ = ["Add", "Div", "Mul", "Pow", "Scale", "Sub"]
 
@@ -105,9 +105,7 @@ class Additive(Arithmetic):
     ) -> Iterator[Derivation]:
         return affine_gradients(node, known, index)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return summed_to(outputs[0], graph.shape(node.inputs[index]))
 
 
@@ -148,9 +146,7 @@ class Product(Arithmetic):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return unknown_factors(known, node) if len(activations(known, node)) > 1 else None
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         """Multiplied by the other factor, which varies along some axes of the output."""
         y, other = outputs[0], graph.shape(node.inputs[1 - index])
         lead = len(y.shape) - len(other)
@@ -203,9 +199,7 @@ class Div(Product):
         """A divisor's gradient needs the divisor itself, which only differentiation covers."""
         return index == 0
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         if index == 0:
             return Product.gradient_bound(self, graph, node, index, outputs)
         # The quotient itself is a factor of the derivative.
@@ -221,9 +215,7 @@ class Pow(Opaque):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return [np.broadcast_shapes(*inputs)]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return elementwise(graph, node, index, outputs)
 
 

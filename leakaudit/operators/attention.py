@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from leakaudit.facts.gradient_rank import ALL, GradientRank, unlimited
+from leakaudit.facts.gradient_rank import ALL, unlimited
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Opaque, Ranks, Roles, Shapes, require
+from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, require
 
 __all__ = ["Attention"]
 
@@ -41,9 +41,7 @@ class Attention(Opaque):
         require(np.broadcast_shapes(*inputs[3:], scores) == scores)
         return [(*batch, q[-2], v[-1])]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         y, shape = outputs[0], graph.shape(node.inputs[index])
         if index != 0 or len(shape) != len(y.shape):
             return None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from leakaudit.counting.geometry import Axis
 from leakaudit.facts.fact import Derivation
 from leakaudit.facts.general import activations, affine_gradients
 from leakaudit.facts.gradient_rank import GradientRank, mapped, scaled, summed_to
@@ -20,6 +21,7 @@ from leakaudit.graph import Graph, Node, Operator, Shape, face
 Shapes = Sequence[Shape]
 Roles = Mapping[str, Shape]
 Ranks = Sequence[GradientRank]
+Bound = GradientRank | None  # None: nothing is known to limit the gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,15 @@ class Window(Operator):
     padding_begin: tuple[int, ...]
     padding_end: tuple[int, ...]
     dilation: tuple[int, ...]
+
+    def spatial_axes(self, sizes: Sequence[int]) -> tuple[Axis, ...]:
+        """The axes over which it moves; `sizes` are the input's pixels along each of them.
+
+        Raises:
+            ValueError: There are more or fewer of them.
+        """
+        fields = (self.kernel, self.stride, self.padding_begin, self.padding_end, self.dilation)
+        return tuple(Axis(*axis) for axis in zip(sizes, *fields, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

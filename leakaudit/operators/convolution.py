@@ -8,12 +8,12 @@ from math import prod
 from typing import ClassVar
 
 from leakaudit.counting.bound import LayerBound, layer_bound
-from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of, spatial_axes
+from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.gradient_rank import ALL, GradientRank, full, short, tidy
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Shape
-from leakaudit.operators.base import NOT_SOLVED, Affine, Ranks, Roles, Shapes, Window
+from leakaudit.operators.base import NOT_SOLVED, Affine, Bound, Ranks, Roles, Shapes, Window
 
 __all__ = ["Conv", "ConvTranspose"]
 
@@ -69,15 +69,11 @@ class Conv(Window):
     groups: int = 1
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        axes = _axes(self, inputs[0])
-        sizes = tuple(
-            (size + begin + end - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, begin, end, dilation in axes
-        )
+        sizes = (axis.positions for axis in self.spatial_axes(inputs[0][2:]))
         return [(inputs[0][0], parameters["weight"][0], *sizes)]
 
     def geometry(self, source: Shape, weight: Shape) -> ConvolutionGeometry:
-        axes = (Axis(source[0]), *spatial_axes(self, source[2:]))
+        axes = (Axis(source[0]), *self.spatial_axes(source[2:]))
         return ConvolutionGeometry(source[1], weight[0], axes, self.groups)
 
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
@@ -117,9 +113,7 @@ class Conv(Window):
         unread = f", {bound.unread} pixels are read by no tap" if bound.unread else ""
         return f"underdetermined: {why}{unread}; {have}"
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         y, shape = outputs[0], graph.shape(node.inputs[0])
         supports = [ALL] * len(shape)
         axes = zip(self.kernel, self.stride, self.padding_begin, self.dilation, strict=True)
@@ -193,34 +187,22 @@ class ConvTranspose(Window, Affine):
     groups: int = 1
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        axes = _axes(self, inputs[0])
-        sizes = tuple(
-            (size - 1) * stride + dilation * (kernel - 1) + 1 - begin - end
-            for size, kernel, stride, begin, end, dilation in axes
+        sizes = (
+            (axis.size - 1) * axis.stride
+            + axis.dilation * (axis.kernel - 1)
+            + 1
+            - axis.padding_begin
+            - axis.padding_end
+            for axis in self.spatial_axes(inputs[0][2:])
         )
         return [(inputs[0][0], parameters["weight"][1] * self.groups, *sizes)]
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return NOT_SOLVED
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         shape = graph.shape(node.inputs[0])
         return _shifted(self, outputs[0], shape, list(full(shape).supports))
-
-
-def _axes(op: Window, source: Shape) -> Iterator[tuple[int, ...]]:
-    """Per spatial axis: size, kernel, stride, padding at both ends, dilation."""
-    return zip(
-        source[2:],
-        op.kernel,
-        op.stride,
-        op.padding_begin,
-        op.padding_end,
-        op.dilation,
-        strict=True,
-    )
 
 
 def _shifted(op: Window, y: GradientRank, shape: Shape, supports: list[int]) -> GradientRank:

@@ -16,10 +16,10 @@ import numpy as np
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import activations, unknown_factors
-from leakaudit.facts.gradient_rank import ALL, GradientRank, mapped, mixed, renamed, unlimited
+from leakaudit.facts.gradient_rank import ALL, mapped, mixed, renamed, unlimited
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Operator, Shape
-from leakaudit.operators.base import NOT_SOLVED, Affine, Ranks, Roles, Shapes, require
+from leakaudit.operators.base import NOT_SOLVED, Affine, Bound, Ranks, Roles, Shapes, require
 
 __all__ = ["Einsum", "Linear", "MatMul"]
 
@@ -150,9 +150,7 @@ class Linear(Operator):
             )
         return "it has no observed bias: its input is known only up to one unknown scale"
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         shape = graph.shape(node.inputs[index])
         return mapped(outputs[0], len(shape) - 1, shape[-1])
 
@@ -193,9 +191,7 @@ class MatMul(Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return _product_stop(node, known)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         """A product with a matrix maps one axis; with a stack of them, it does within it."""
         y, shape = outputs[0], graph.shape(node.inputs[index])
         axis = len(shape) - 1 - index
@@ -228,9 +224,7 @@ class Einsum(Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return _product_stop(node, known)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         """dl/dx is the contraction of dl/dy with the other operand, if any."""
         y, shape = outputs[0], graph.shape(node.inputs[index])
         terms, _, output = self.equation.replace(" ", "").partition("->")

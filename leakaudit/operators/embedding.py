@@ -8,10 +8,9 @@ from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation
 from leakaudit.facts.general import selected_gradient
-from leakaudit.facts.gradient_rank import GradientRank
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Opaque, Ranks, Roles, Shapes
+from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes
 
 __all__ = ["Embedding"]
 
@@ -36,7 +35,5 @@ class Embedding(Opaque):
         if node.inputs[0] in known.graph.parameters:
             yield from selected_gradient(node, known, node.parameter("weight"))
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return None

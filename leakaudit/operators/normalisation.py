@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import affine_gradients
-from leakaudit.facts.gradient_rank import GradientRank, mixed
+from leakaudit.facts.gradient_rank import mixed
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Operator
-from leakaudit.operators.base import Opaque, Ranks, Roles, Shapes
+from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes
 
 __all__ = [
     "BatchNorm",
@@ -70,9 +70,7 @@ class LastAxes(Normalisation):
     axes: int
     epsilon: float = 1e-5
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return mixed(outputs[0], range(len(outputs[0].shape))[-self.axes :])
 
 
@@ -102,9 +100,7 @@ class BatchNorm(Normalisation):
             return "batch normalisation in training mode divides by statistics that are not known"
         return None
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         (y,) = outputs
         return mixed(y, [a for a in range(len(y.shape)) if a != 1]) if self.training else y
 
@@ -129,9 +125,7 @@ class GroupNorm(Normalisation):
     groups: int
     epsilon: float = 1e-5
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return None
 
 
@@ -144,9 +138,7 @@ class LocalResponseNorm(Normalisation):
     beta: float = 0.75
     bias: float = 1.0
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return mixed(outputs[0], [1])
 
 
@@ -157,9 +149,7 @@ class LpNormalization(Normalisation):
     axis: int
     p: int = 2
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return mixed(outputs[0], [self.axis])
 
 
@@ -175,7 +165,5 @@ class Softmax(Opaque):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return inputs[:1]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return mixed(outputs[0], [self.axis])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from leakaudit.facts.gradient_rank import GradientRank
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
 from leakaudit.operators.base import (
     Affine,
+    Bound,
     Opaque,
     Ranks,
     Roles,
@@ -40,9 +40,7 @@ class MaxPool(Window, Opaque):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return _pooled(self, self.ceil, inputs)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return None
 
 
@@ -62,9 +60,7 @@ class AveragePool(Window, Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return along_axes(graph, node, outputs)
 
 
@@ -78,9 +74,7 @@ class AdaptiveAveragePool(Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return along_axes(graph, node, outputs)
 
 
@@ -96,30 +90,21 @@ class LpPool(Window, Opaque):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return _pooled(self, self.ceil, inputs)
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return None
 
 
 def _pooled(op: Window, ceil: bool, inputs: Shapes) -> Shapes:
     (source,) = inputs
     sizes: list[int] = []
-    for size, begin, end, dilation, kernel, stride in zip(
-        source[2:],
-        op.padding_begin,
-        op.padding_end,
-        op.dilation,
-        op.kernel,
-        op.stride,
-        strict=True,
-    ):
-        room = size + begin + end - dilation * (kernel - 1) - 1
-        require(room >= 0 and 2 * max(begin, end) <= dilation * (kernel - 1) + 1)
-        count = room // stride + 1
+    for axis in op.spatial_axes(source[2:]):
+        reach = axis.dilation * (axis.kernel - 1)
+        room = axis.size + axis.padding_begin + axis.padding_end - reach - 1
+        require(room >= 0 and 2 * max(axis.padding_begin, axis.padding_end) <= reach + 1)
+        count = axis.positions
         if ceil:
-            count = -(-room // stride) + 1
+            count = -(-room // axis.stride) + 1
             # The last window must start inside the input or its left padding.
-            count -= (count - 1) * stride >= size + begin
+            count -= (count - 1) * axis.stride >= axis.size + axis.padding_begin
         sizes.append(count)
     return [(*source[:2], *sizes)]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from leakaudit.facts.fact import Derivation
-from leakaudit.facts.gradient_rank import GradientRank, renamed, scaled
+from leakaudit.facts.gradient_rank import renamed, scaled
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Affine, Ranks, Roles, Shapes, averaging, sizes
+from leakaudit.operators.base import Affine, Bound, Ranks, Roles, Shapes, averaging, sizes
 
 __all__ = ["Reduce"]
 
@@ -45,9 +45,7 @@ class Reduce(Affine):
         size_in, size_out = sizes(node, known)
         return f"it reduces {size_in} values to {size_out}, and where they stood is not known"
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         """Repeated along the reduced axes."""
         y, shape = outputs[0], graph.shape(node.inputs[0])
         kept = [a for a in range(len(shape)) if a not in self.axes]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakaudit.facts.gradient_rank import GradientRank
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
 from leakaudit.operators.base import (
     NOT_SOLVED,
     Affine,
+    Bound,
     Ranks,
     Roles,
     Shapes,
@@ -41,7 +41,5 @@ class Resize(Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return NOT_SOLVED
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return along_axes(graph, node, outputs)

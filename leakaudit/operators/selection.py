@@ -11,10 +11,10 @@ import numpy as np
 
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import activations, selected_gradient, size
-from leakaudit.facts.gradient_rank import ALL, GradientRank, listed, mapped, reshaped
+from leakaudit.facts.gradient_rank import ALL, listed, mapped, reshaped
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Ranks, Roles, Shapes, elementwise, require
+from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, elementwise, require
 from leakaudit.operators.moved import Moves
 
 __all__ = ["Gather", "Pad", "Slice", "Where"]
@@ -56,9 +56,7 @@ class Slice(Drops):
     def parameter_gradients(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
         return selected_gradient(node, known, node.inputs[0])
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         y, shape = outputs[0], graph.shape(node.inputs[index])
         for axis, (start, step) in enumerate(zip(self.starts, self.steps, strict=True)):
             mask = listed(y.supports[axis], y.shape[axis])
@@ -95,9 +93,7 @@ class Gather(Drops):
         if len(set(self.indices)) == len(self.indices):
             yield from selected_gradient(node, known, node.inputs[0])
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         axis, shape = self.axis, graph.shape(node.inputs[index])
         y = reshaped(outputs[0], (*shape[:axis], len(self.indices), *shape[axis + 1 :]))
         chosen = {i for at, i in enumerate(self.indices) if y.supports[axis] >> at & 1}
@@ -125,9 +121,7 @@ class Pad(Moves):
     def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
         return Quality.EXACT
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         y = outputs[0]
         for axis, length in enumerate(graph.shape(node.inputs[index])):
             if y.shape[axis] != length:
@@ -175,7 +169,5 @@ class Where(Moves):
             return None
         return f"a stored condition hides {hidden} of {every} elements: they have no influence"
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return elementwise(graph, node, index, outputs)

@@ -13,7 +13,6 @@ from leakaudit.facts.fact import Derivation, Quality
 from leakaudit.facts.general import selected_gradient
 from leakaudit.facts.gradient_rank import (
     ALL,
-    GradientRank,
     listed,
     mapped,
     renamed,
@@ -23,7 +22,7 @@ from leakaudit.facts.gradient_rank import (
 )
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Ranks, Roles, Shapes, require
+from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, require
 from leakaudit.operators.moved import Moves
 
 __all__ = ["Concat", "Expand", "Reshape", "Split", "Transpose"]
@@ -63,9 +62,7 @@ class Reshape(Rearranges):
         require(prod(inputs[0]) == prod(target))
         return [target]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return reshaped(outputs[0], graph.shape(node.inputs[index]))
 
 
@@ -78,9 +75,7 @@ class Transpose(Rearranges):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return [tuple(inputs[0][axis] for axis in self.permutation)]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return renamed(outputs[0], graph.shape(node.inputs[index]), lambda a: self.permutation[a])
 
 
@@ -92,9 +87,7 @@ class Expand(MovesAll):
         (target,) = stated
         return [np.broadcast_shapes(inputs[0], target)]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return summed_to(outputs[0], graph.shape(node.inputs[index]))
 
 
@@ -111,9 +104,7 @@ class Concat(MovesAll):
         size = sum(shape[axis] for shape in inputs)
         return [(*source[:axis], size, *source[axis + 1 :])]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         axis, y = self.axis, outputs[0]
         size = graph.shape(node.inputs[index])[axis]
         start = sum(graph.shape(name)[axis] for name in node.inputs[:index])
@@ -133,9 +124,7 @@ class Split(MovesAll):
         require(sum(self.sizes) == source[axis] and min(self.sizes, default=0) >= 0)
         return [(*source[:axis], size, *source[axis + 1 :]) for size in self.sizes]
 
-    def gradient_bound(
-        self, graph: Graph, node: Node, index: int, outputs: Ranks
-    ) -> GradientRank | None:
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         axis, shape = self.axis, graph.shape(node.inputs[index])
         parts, start = [], 0
         for part, size in zip(outputs, self.sizes, strict=True):

@@ -6,7 +6,7 @@ from math import prod
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from operator_case import Case
 from operator_cases import CASES
 
@@ -100,6 +100,7 @@ DIFFERENTIABLE = [
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_no_gradient_exceeds_its_bounds(case: Case, seed: int) -> None:
     graph, weights, inputs = one_node(case)
