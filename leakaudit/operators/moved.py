@@ -23,13 +23,13 @@ class MovedValue(Derivation):
     def sentence(self) -> str:
         """Say whether all of the input stands in the outputs."""
         if self.quality is Quality.KEPT:
-            return "elements are only moved, copied or hidden: those that are kept are moved back"
-        return "elements are only moved or copied: moved back, they are the input"
+            return "the elements that are kept stand in the output"
+        return "the elements are only moved: moved back, they are the input"
 
 
 class MovedGradient(Derivation):
     kind: ClassVar[str] = "moved-gradient"
-    text: ClassVar[str] = "elements are only moved or copied: the gradient is moved back, and added"
+    text: ClassVar[str] = "the gradient's elements are moved back the same way"
 
 
 @dataclass(frozen=True, slots=True)

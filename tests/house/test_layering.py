@@ -31,41 +31,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solvers": {"counting", "equations"},
     "execute": {"graph", "operators", "equations", "errors"},
     # The attacker knows neither the client's input nor the judge: confirm is out of its reach.
-    "attack": {"graph", "facts", "operators", "leakpath", "equations", "solvers", "execute"},
-    "confirm": {
-        "attack",
-        "counting",
-        "equations",
-        "errors",
-        "execute",
-        "facts",
-        "findings",
-        "graph",
-    }
-    | {"leakpath", "operators", "sandbox", "solvers"},
-    "advise": {
-        "confirm",
-        "counting",
-        "errors",
-        "facts",
-        "findings",
-        "frontends",
-        "graph",
-        "leakpath",
-    }
-    | {"operators", "report"},
+    "attack": {"graph", "counting", "facts", "operators", "leakpath", "equations", "solvers"}
+    | {"execute"},
+    "confirm": {"attack", "counting", "equations", "errors", "execute", "facts", "findings"}
+    | {"graph", "leakpath", "operators", "sandbox", "solvers"},
+    "advise": {"confirm", "counting", "errors", "facts", "findings", "frontends", "graph"}
+    | {"leakpath", "operators", "report"},
     "explain": {"counting", "errors", "findings", "frontends", "operators", "report", "rules"},
-    "pipeline": {
-        "config",
-        "confirm",
-        "counting",
-        "errors",
-        "facts",
-        "findings",
-        "frontends",
-        "graph",
-    }
-    | {"leakpath", "operators", "report", "rules"},
+    "pipeline": {"config", "confirm", "counting", "errors", "facts", "findings", "frontends"}
+    | {"graph", "leakpath", "operators", "report", "rules"},
     "bench": {"attack", "confirm", "counting", "equations", "errors", "execute", "frontends"}
     | {"graph", "operators", "report", "solvers"},
     "cli": {"advise", "bench", "config", "confirm", "errors", "explain", "findings", "frontends"}
