@@ -59,6 +59,15 @@ def size(known: Knowledge, name: str) -> int:
     return prod(known.graph.shape(name))
 
 
+def reads_bias_once(known: Knowledge, node: Node) -> bool:
+    """Whether each element of a bias is added to one element of the output, and its gradient sent.
+
+    Then that gradient is dl/dy.
+    """
+    bias = node.parameter("bias")
+    return known.observed(bias) and size(known, bias or "") == size(known, node.outputs[0])
+
+
 def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:
     """Yield every derivation of `node` whose premises are known."""
     if activations(known, node):  # a node of stored numbers alone has nothing to reveal

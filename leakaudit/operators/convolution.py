@@ -10,6 +10,7 @@ from typing import ClassVar
 from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
+from leakaudit.facts.general import reads_bias_once
 from leakaudit.facts.gradient_rank import ALL, GradientRank, full, short, tidy
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Shape
@@ -78,10 +79,7 @@ class Conv(Window):
 
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
         (x,), (o,) = node.inputs, node.outputs
-        bias = node.parameter("bias")
-        if known.observed(bias) and prod(known.graph.tensors[o].shape) == prod(
-            known.graph.parameters[bias or ""].shape
-        ):
+        if reads_bias_once(known, node):
             yield BiasGradient(node.name, gradient(o))
         if known.exact(gradient(o)):
             yield ConvolutionInputGradient(

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
-from leakaudit.facts.general import affine_gradients
+from leakaudit.facts.general import affine_gradients, reads_bias_once
 from leakaudit.facts.gradient_rank import mixed
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Operator
@@ -48,11 +47,8 @@ class Normalisation(Operator):
         return inputs[:1]
 
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
-        y, bias = node.outputs[0], node.parameter("bias")
-        if known.observed(bias) and prod(known.graph.parameters[bias or ""].shape) == prod(
-            known.graph.tensors[y].shape
-        ):
-            yield BiasGradient(node.name, gradient(y))
+        if reads_bias_once(known, node):
+            yield BiasGradient(node.name, gradient(node.outputs[0]))
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return (

@@ -12,7 +12,7 @@ from leakaudit.equations.known import Known
 from leakaudit.execute import activations
 from leakaudit.facts.fact import Derivation, gradient, value
 from leakaudit.graph import Node
-from leakaudit.operators import Activation, Identity, PRelu, activation
+from leakaudit.operators import Activation, activation
 
 # Beyond this magnification one saturated output would put all others in doubt.
 _FLATTEST = 1e-6
@@ -31,7 +31,7 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
     op = node.op
     if not isinstance(op, Activation):
         raise TypeError(f"{step.node} is not an activation")
-    slope = state.weights[node.parameter("slope") or ""] if isinstance(op, PRelu) else None
+    slope = state.weights.get(node.parameter("slope") or "")
     if slope is not None and float(slope.min()) <= 0:
         raise PathBroken(step.node, "a learned slope is not positive: the sign of o is not known")
     known = state.known[value(node.outputs[0])]
@@ -85,7 +85,7 @@ def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     if not op.straight:
         mask &= ~_saturated(o, slopes, mask, error)
     o = torch.where(mask, o, torch.zeros_like(o))
-    return Known(o, None if bool(mask.all()) else mask, _magnified(error, op, slopes[mask]))
+    return Known(o, None if bool(mask.all()) else mask, _magnified(error, slopes[mask]))
 
 
 def _saturated(o: Tensor, slopes: Tensor, mask: Tensor, error: float) -> Tensor:
@@ -98,8 +98,6 @@ def _saturated(o: Tensor, slopes: Tensor, mask: Tensor, error: float) -> Tensor:
     return mask & ~steep & (_TYPICAL * error > _WORTHLESS * scale * slopes)
 
 
-def _magnified(error: float, op: Activation, slopes: Tensor) -> float:
+def _magnified(error: float, slopes: Tensor) -> float:
     """The error of o: that of y, magnified where the activation is flattest."""
-    if isinstance(op, Identity) or not slopes.numel():
-        return error
-    return error / max(float(slopes.min()), _FLATTEST)
+    return error / max(float(slopes.min()), _FLATTEST) if slopes.numel() else error

@@ -119,10 +119,3 @@ def _output(o: str, state: State) -> Known | None:
         if isinstance(op, Activation) and op.monotone and y in state.known:
             return pre_activation(ActivationInverse(use.node.name, value(o), (y,)), state)
     return None
-
-
-def bias_gradient(step: convolution.BiasGradient, state: State) -> Known:
-    """dl/do = db for a layer of one output position."""
-    node = state.graph.node(step.node)
-    db = state.gradients[node.parameter("bias") or ""]
-    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))

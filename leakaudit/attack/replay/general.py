@@ -71,6 +71,13 @@ def pull_back(step: Derivation, state: State) -> Known:
     return Known(torch.zeros_like(inputs[index]) if result is None else result)
 
 
+def bias_gradient(step: Derivation, state: State) -> Known:
+    """dl/dy = db where each element of a bias is read once."""
+    node = state.graph.node(step.node)
+    db = state.gradients[node.parameter("bias") or ""]
+    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))
+
+
 def unused_gradient(step: general.UnusedGradient, state: State) -> Known:
     """Zero."""
     sent = next(iter(state.gradients.values()))

@@ -11,7 +11,7 @@ from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
 from leakaudit.facts.fact import value
 from leakaudit.operators import BatchNorm
-from leakaudit.operators.normalisation import BatchNormInverse, BiasGradient
+from leakaudit.operators.normalisation import BatchNormInverse
 
 
 def batch_norm_inverse(step: BatchNormInverse, state: State) -> Known:
@@ -33,10 +33,3 @@ def batch_norm_inverse(step: BatchNormInverse, state: State) -> Known:
     x = (y.tensor - channel("bias", 0.0)) * gain + channel("mean", 0.0)
     error = y.error + rounding(state, y.tensor)
     return Known(x, y.mask, error * float(gain.abs().max()))
-
-
-def bias_gradient(step: BiasGradient, state: State) -> Known:
-    """dl/dy = db where every bias is read once."""
-    node = state.graph.node(step.node)
-    db = state.gradients[node.parameter("bias") or ""]
-    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))

@@ -48,7 +48,7 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     arithmetics.BranchValue: arithmetic.branch_value,
     arithmetics.OperandGradient: arithmetic.operand_gradient,
     arithmetics.ProductGradient: general.pull_back,
-    convolutions.BiasGradient: convolution.bias_gradient,
+    convolutions.BiasGradient: general.bias_gradient,
     convolutions.ConvolutionInputGradient: convolution.input_gradient,
     convolutions.ConvolutionValue: convolution.layer_value,
     denses.GradientFromBias: dense.gradient_from_bias,
@@ -67,7 +67,7 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     moves.MovedGradient: general.pull_back,
     moves.MovedValue: moved.moved_value,
     normalisations.BatchNormInverse: normalisation.batch_norm_inverse,
-    normalisations.BiasGradient: normalisation.bias_gradient,
+    normalisations.BiasGradient: general.bias_gradient,
     path.SumOverUses: general.sum_over_uses,
 }
 for derivation, function in REPLAYS.items():
