@@ -24,7 +24,7 @@ from leakaudit.counting.count import bound_of
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import convolution_of, layer_system
 from leakaudit.equations.system import LayerSystem
-from leakaudit.execute import activations
+from leakaudit.execute.activation import inverse
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.derivations.activation import invertible, monotone
@@ -253,7 +253,7 @@ def _visible_output(
                 return None
             slope = weights.get(reader.parameter("slope") or "")
             y = shared.values[reader.outputs[0]]
-            known = torch.isfinite(activations.inverse(reader.op, y, slope))
+            known = torch.isfinite(inverse(reader.op, y, slope))
             if not invertible(reader.op) and not bool(known.any()):
                 return None
             return Known(torch.where(known, shared.values[o], 0.0), known)

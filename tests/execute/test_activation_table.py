@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional as F
 
 from leakaudit import operators
-from leakaudit.execute import activations
+from leakaudit.execute import activation as activations
 from leakaudit.leakpath.derivations.activation import invertible, monotone
 from leakaudit.operators import (
     Activation,

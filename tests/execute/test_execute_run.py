@@ -12,11 +12,7 @@ from one_node import NoWeights, execute_one
 from operator_case import rand
 
 from leakaudit import operators as ops
-from leakaudit.execute import (
-    NotExecutable,
-    activations,
-    run,
-)
+from leakaudit.execute import NotExecutable, activation as activations, run
 from leakaudit.graph import Graph, Node, Tensor
 
 

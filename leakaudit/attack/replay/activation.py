@@ -9,7 +9,7 @@ from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.signs.relu import flat_ends, settle, settle_kink
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
-from leakaudit.execute import activations
+from leakaudit.execute.activation import derivative, inverse
 from leakaudit.graph import Node
 from leakaudit.leakpath.derivations import activation
 from leakaudit.leakpath.facts import Derivation, gradient, value
@@ -67,7 +67,7 @@ def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
     if len(step.premises) == 1:  # the identity
         return Known(g)
     _, op, y, slope = _activation(step, state)
-    d = activations.derivative(op, y.tensor, slope)
+    d = derivative(op, y.tensor, slope)
     if y.mask is not None:
         if bool((g[~y.mask] != 0).any()):
             raise PathBroken(step.node, "its output is not known where its gradient is not 0")
@@ -77,14 +77,14 @@ def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
 
 def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     _, op, y, slope = _activation(step, state)
-    o = activations.inverse(op, y.tensor, slope)
+    o = inverse(op, y.tensor, slope)
     mask = torch.isfinite(o)
     if y.mask is not None:
         mask &= y.mask
     # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
     straight = isinstance(op, Identity | Relu | LeakyRelu | PRelu | Clip)
     error = y.error if straight else y.error + rounding(state, y.tensor)
-    slopes = activations.derivative(op, y.tensor, slope).abs()
+    slopes = derivative(op, y.tensor, slope).abs()
     if not straight:
         mask &= ~_saturated(o, slopes, mask, error)
     o = torch.where(mask, o, torch.zeros_like(o))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from leakaudit.attack.signs.trials import Kink, settle_sides
 from leakaudit.attack.state import State
+from leakaudit.equations.axes import per_channel
 from leakaudit.equations.known import Known
-from leakaudit.execute import activations
 from leakaudit.graph import Node
 from leakaudit.leakpath.facts import gradient, value
 from leakaudit.operators import Activation, Clip, Conv, HardSigmoid, LeakyRelu, Relu
@@ -158,7 +158,7 @@ def settle_kink(state: State, node: Node, y: Tensor, known: Known, slope: Tensor
     if isinstance(node.op, LeakyRelu):
         flat = one * node.op.slope
     elif slope is not None:
-        flat = one * activations.channelwise(slope, y)
+        flat = one * per_channel(slope, y)
     on = y > 0
     kink = Kink(raw, g, one, flat, radius)
     if radius > 0 and not _sums_fit(state, node, kink, on):
