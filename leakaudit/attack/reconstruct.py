@@ -23,8 +23,7 @@ from leakaudit.leakpath.derivations.linear import ValueFromLoss
 from leakaudit.leakpath.facts import Derivation, Kind, Quality, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import Conv, Linear
-from leakaudit.solvers.interface import Solution
-from leakaudit.solvers.select import DEFAULT_MEMORY
+from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
-"""Which axes numbers stand for: per channel, per filter, and the padding around spatial axes."""
+"""Which axes numbers stand for: per channel, per filter, by unknown; padding of spatial axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
+import torch
 from torch import Tensor
 
 
@@ -37,3 +39,8 @@ def without_padding(
     for axis, (start, size) in enumerate(zip(begin, sizes, strict=True), start=first):
         padded = padded.narrow(axis, start, size)
     return padded
+
+
+def unknown_numbers(shape: Sequence[int]) -> Tensor:
+    """Number of each unknown in x (B, N, H..) flattened, arranged (N, B·H..)."""
+    return torch.arange(prod(shape)).reshape(*shape).transpose(0, 1).reshape(shape[1], -1)
