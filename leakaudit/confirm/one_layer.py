@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from leakaudit.attack.partial.inequalities import flat_output_inequalities
+from leakaudit.attack.partial.inequalities import saturation_inequalities
 from leakaudit.attack.partial.open_layer import OpenLayer
 from leakaudit.attack.partial.picture import Range
 from leakaudit.attack.reconstruct import overflow
@@ -203,7 +203,7 @@ def _partial(
 ) -> PartialLeak:
     """The plausible pictures that fit the layer's equations, measured against its input."""
     (x,) = node.inputs
-    bounds = flat_output_inequalities(graph, node, weights, shared.values)
+    bounds = saturation_inequalities(graph, node, weights, shared.values)
     if bounds is not None:
         bounds = bounds.without_bias(weights.get(node.parameter("bias") or ""))
     return partial_leak(system, solution, shared.values[x], value_range(graph, x), bounds)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.replay.rounding import rounding
-from leakaudit.attack.signs.relu import flat_ends, settle, settle_kink
+from leakaudit.attack.signs.pattern import decide_pattern
+from leakaudit.attack.signs.saturation import saturated_exactly, saturation_levels
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.execute.activation import derivative, inverse
@@ -27,7 +28,7 @@ _TYPICAL = 1 / 25
 
 
 def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
-    """The node, its operator, its output (rounding at flat ends removed) and PReLU's slope."""
+    """The node, its operator, its output (exact where saturated) and PReLU's slope."""
     node = state.graph.node(step.node)
     op = node.op
     if not isinstance(op, Activation):
@@ -37,16 +38,16 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
         raise PathBroken(step.node, "a learned slope is not positive: the sign of o is not known")
     known = state.known[value(node.outputs[0])]
     name = node.outputs[0]
-    if name in state.settled:
-        return node, op, Known(state.settled[name], known.mask, known.error), slope
-    ends = flat_ends(op)
-    y = settle(state, node, ends) if ends else known.tensor
+    if name in state.decided:
+        return node, op, Known(state.decided[name], known.mask, known.error), slope
+    levels = saturation_levels(op)
+    y = saturated_exactly(state, node, levels) if levels else known.tensor
     if isinstance(op, LeakyRelu | PRelu | Elu | Celu | Selu):
         # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
         y = torch.where(y.abs() <= _sign_rounding(state, known), torch.zeros_like(y), y)
     if isinstance(op, Relu | LeakyRelu | PRelu) and gradient(name) in state.known:
-        y = settle_kink(state, node, y, known, slope)
-        state.settled[name] = y
+        y = decide_pattern(state, node, y, known, slope)
+        state.decided[name] = y
     return node, op, Known(y, known.mask, known.error), slope
 
 
