@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import singledispatch
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,269 +42,56 @@ from leakaudit.operators import (
     Tanh,
 )
 
+# An activation's function of o or of its output y, given PReLU's slope.
+Form = Callable[[Any, Tensor, Tensor | None], Tensor]
 
-@singledispatch
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The three forms of an activation; `apply`, `derivative` and `inverse` below say of what.
+
+    The last two are None for activations that are not monotone.
+    """
+
+    apply: Form
+    derivative: Form | None = None
+    inverse: Form | None = None
+
+
 def apply(op: Activation, o: Tensor, slope: Tensor | None) -> Tensor:
     """y = act(o), elementwise. `slope` is PReLU's parameter.
 
     Raises:
         NotImplementedError: The activation is not in the table.
     """
-    raise NotImplementedError(type(op).__name__)
+    curve = CURVES.get(type(op))
+    if curve is None:
+        raise NotImplementedError(type(op).__name__)
+    return curve.apply(op, o, slope)
 
 
-@singledispatch
 def derivative(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
     """act'(o) as a function of the output y, elementwise, at least 0 for monotone activations.
 
     Raises:
         NotImplementedError: The activation is not in the table, or not monotone.
     """
-    raise NotImplementedError(type(op).__name__)
+    curve = CURVES.get(type(op))
+    if curve is None or curve.derivative is None:
+        raise NotImplementedError(type(op).__name__)
+    return curve.derivative(op, y, slope)
 
 
-@singledispatch
 def inverse(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
     """o with act(o) = y; not finite where y has no (finite) pre-image, or more than one.
 
     Raises:
         NotImplementedError: The activation is not in the table, or not monotone.
     """
-    raise NotImplementedError(type(op).__name__)
-
-
-@apply.register
-def _(op: Relu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return o.relu()
-
-
-@derivative.register
-def _(op: Relu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return (y > 0).to(y.dtype)
-
-
-@inverse.register
-def _(op: Relu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, y, torch.full_like(y, torch.nan))
-
-
-@apply.register
-def _(op: LeakyRelu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.leaky_relu(o, op.slope)
-
-
-@derivative.register
-def _(op: LeakyRelu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, torch.ones_like(y), torch.full_like(y, op.slope))
-
-
-@inverse.register
-def _(op: LeakyRelu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, y, y / op.slope)
-
-
-@apply.register
-def _(op: PRelu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(o > 0, o, o * per_channel(_required(slope), o))
-
-
-@derivative.register
-def _(op: PRelu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, torch.ones_like(y), per_channel(_required(slope), y).expand_as(y))
-
-
-@inverse.register
-def _(op: PRelu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, y, y / per_channel(_required(slope), y))
-
-
-@apply.register
-def _(op: Elu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.elu(o, op.alpha)
-
-
-@derivative.register
-def _(op: Elu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, torch.ones_like(y), (y + op.alpha).clamp_min(0))
-
-
-@inverse.register
-def _(op: Elu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, y, torch.log1p(y / op.alpha))
-
-
-@apply.register
-def _(op: Sigmoid, o: Tensor, slope: Tensor | None) -> Tensor:
-    return o.sigmoid()
-
-
-@derivative.register
-def _(op: Sigmoid, y: Tensor, slope: Tensor | None) -> Tensor:
-    return (y * (1 - y)).clamp_min(0)
-
-
-@inverse.register
-def _(op: Sigmoid, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.logit(y)
-
-
-@apply.register
-def _(op: Tanh, o: Tensor, slope: Tensor | None) -> Tensor:
-    return o.tanh()
-
-
-@derivative.register
-def _(op: Tanh, y: Tensor, slope: Tensor | None) -> Tensor:
-    return (1 - y * y).clamp_min(0)
-
-
-@inverse.register
-def _(op: Tanh, y: Tensor, slope: Tensor | None) -> Tensor:
-    return y.atanh()
-
-
-@apply.register
-def _(op: ArcTan, o: Tensor, slope: Tensor | None) -> Tensor:
-    return o.atan()
-
-
-@derivative.register
-def _(op: ArcTan, y: Tensor, slope: Tensor | None) -> Tensor:
-    return y.cos().square()  # 1/(1 + tan²y)
-
-
-@inverse.register
-def _(op: ArcTan, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y.abs() < torch.pi / 2, y.tan(), torch.full_like(y, torch.nan))
-
-
-@apply.register
-def _(op: Softplus, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.softplus(o)
-
-
-@derivative.register
-def _(op: Softplus, y: Tensor, slope: Tensor | None) -> Tensor:
-    return (-torch.expm1(-y)).clamp_min(0)
-
-
-@inverse.register
-def _(op: Softplus, y: Tensor, slope: Tensor | None) -> Tensor:
-    return y + torch.log(-torch.expm1(-y))
-
-
-@apply.register
-def _(op: Celu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.celu(o, op.alpha)
-
-
-@derivative.register
-def _(op: Celu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, torch.ones_like(y), (y / op.alpha + 1).clamp_min(0))
-
-
-@inverse.register
-def _(op: Celu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, y, op.alpha * torch.log1p(y / op.alpha))
-
-
-@apply.register
-def _(op: Selu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return op.gamma * F.elu(o, op.alpha)
-
-
-@derivative.register
-def _(op: Selu, y: Tensor, slope: Tensor | None) -> Tensor:
-    negative = (y + op.gamma * op.alpha).clamp_min(0)
-    return torch.where(y > 0, torch.full_like(y, op.gamma), negative)
-
-
-@inverse.register
-def _(op: Selu, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y > 0, y / op.gamma, torch.log1p(y / (op.gamma * op.alpha)))
-
-
-@apply.register
-def _(op: Softsign, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.softsign(o)
-
-
-@derivative.register
-def _(op: Softsign, y: Tensor, slope: Tensor | None) -> Tensor:
-    return (1 - y.abs()).clamp_min(0).square()
-
-
-@inverse.register
-def _(op: Softsign, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where(y.abs() < 1, y / (1 - y.abs()), torch.full_like(y, torch.nan))
-
-
-@apply.register
-def _(op: Clip, o: Tensor, slope: Tensor | None) -> Tensor:
-    if o.is_floating_point():
-        # Not clamp: its gradient is 1 at the ends, where `derivative` has 0.
-        return F.hardtanh(o, op.low, op.high)
-    return o.clamp(*(int(end) if math.isfinite(end) else None for end in (op.low, op.high)))
-
-
-@derivative.register
-def _(op: Clip, y: Tensor, slope: Tensor | None) -> Tensor:
-    return ((y > op.low) & (y < op.high)).to(y.dtype)
-
-
-@inverse.register
-def _(op: Clip, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where((y > op.low) & (y < op.high), y, torch.full_like(y, torch.nan))
-
-
-@apply.register
-def _(op: HardSigmoid, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.hardtanh(op.alpha * o + op.beta, 0.0, 1.0)
-
-
-@derivative.register
-def _(op: HardSigmoid, y: Tensor, slope: Tensor | None) -> Tensor:
-    return op.alpha * ((y > 0) & (y < 1)).to(y.dtype)
-
-
-@inverse.register
-def _(op: HardSigmoid, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.where((y > 0) & (y < 1), (y - op.beta) / op.alpha, torch.full_like(y, torch.nan))
-
-
-@apply.register
-def _(op: Silu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return o * torch.sigmoid(op.beta * o)
-
-
-@apply.register
-def _(op: Gelu, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.gelu(o, approximate="tanh" if op.approximate else "none")
-
-
-@apply.register
-def _(op: Mish, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.mish(o)
-
-
-@apply.register
-def _(op: HardSwish, o: Tensor, slope: Tensor | None) -> Tensor:
-    return F.hardswish(o)
-
-
-@apply.register
-def _(op: Identity, o: Tensor, slope: Tensor | None) -> Tensor:
-    return o
-
-
-@derivative.register
-def _(op: Identity, y: Tensor, slope: Tensor | None) -> Tensor:
-    return torch.ones_like(y)
-
-
-@inverse.register
-def _(op: Identity, y: Tensor, slope: Tensor | None) -> Tensor:
-    return y
+    curve = CURVES.get(type(op))
+    if curve is None or curve.inverse is None:
+        raise NotImplementedError(type(op).__name__)
+    return curve.inverse(op, y, slope)
 
 
 def _required(slope: Tensor | None) -> Tensor:
@@ -311,6 +99,121 @@ def _required(slope: Tensor | None) -> Tensor:
         raise ValueError("PReLU needs its slope")
     return slope
 
+
+def _selu_derivative(op: Selu, y: Tensor, slope: Tensor | None) -> Tensor:
+    negative = (y + op.gamma * op.alpha).clamp_min(0)
+    return torch.where(y > 0, torch.full_like(y, op.gamma), negative)
+
+
+def _clip_apply(op: Clip, o: Tensor, slope: Tensor | None) -> Tensor:
+    if o.is_floating_point():
+        # Not clamp: its gradient is 1 at the ends, where `derivative` has 0.
+        return F.hardtanh(o, op.low, op.high)
+    return o.clamp(*(int(end) if math.isfinite(end) else None for end in (op.low, op.high)))
+
+
+CURVES: Mapping[type[Activation], Curve] = {
+    Relu: Curve(
+        apply=lambda _op, o, _slope: o.relu(),
+        derivative=lambda _op, y, _slope: (y > 0).to(y.dtype),
+        inverse=lambda _op, y, _slope: torch.where(y > 0, y, torch.full_like(y, torch.nan)),
+    ),
+    LeakyRelu: Curve(
+        apply=lambda op, o, _slope: F.leaky_relu(o, op.slope),
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, torch.ones_like(y), torch.full_like(y, op.slope)
+        ),
+        inverse=lambda op, y, _slope: torch.where(y > 0, y, y / op.slope),
+    ),
+    PRelu: Curve(
+        apply=lambda _op, o, slope: torch.where(o > 0, o, o * per_channel(_required(slope), o)),
+        derivative=lambda _op, y, slope: torch.where(
+            y > 0, torch.ones_like(y), per_channel(_required(slope), y).expand_as(y)
+        ),
+        inverse=lambda _op, y, slope: torch.where(y > 0, y, y / per_channel(_required(slope), y)),
+    ),
+    Elu: Curve(
+        apply=lambda op, o, _slope: F.elu(o, op.alpha),
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, torch.ones_like(y), (y + op.alpha).clamp_min(0)
+        ),
+        inverse=lambda op, y, _slope: torch.where(y > 0, y, torch.log1p(y / op.alpha)),
+    ),
+    Sigmoid: Curve(
+        apply=lambda _op, o, _slope: o.sigmoid(),
+        derivative=lambda _op, y, _slope: (y * (1 - y)).clamp_min(0),
+        inverse=lambda _op, y, _slope: torch.logit(y),
+    ),
+    Tanh: Curve(
+        apply=lambda _op, o, _slope: o.tanh(),
+        derivative=lambda _op, y, _slope: (1 - y * y).clamp_min(0),
+        inverse=lambda _op, y, _slope: y.atanh(),
+    ),
+    ArcTan: Curve(
+        apply=lambda _op, o, _slope: o.atan(),
+        derivative=lambda _op, y, _slope: y.cos().square(),  # 1/(1 + tan²y)
+        inverse=lambda _op, y, _slope: torch.where(
+            y.abs() < torch.pi / 2, y.tan(), torch.full_like(y, torch.nan)
+        ),
+    ),
+    Softplus: Curve(
+        apply=lambda _op, o, _slope: F.softplus(o),
+        derivative=lambda _op, y, _slope: (-torch.expm1(-y)).clamp_min(0),
+        inverse=lambda _op, y, _slope: y + torch.log(-torch.expm1(-y)),
+    ),
+    Celu: Curve(
+        apply=lambda op, o, _slope: F.celu(o, op.alpha),
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, torch.ones_like(y), (y / op.alpha + 1).clamp_min(0)
+        ),
+        inverse=lambda op, y, _slope: torch.where(y > 0, y, op.alpha * torch.log1p(y / op.alpha)),
+    ),
+    Selu: Curve(
+        apply=lambda op, o, _slope: op.gamma * F.elu(o, op.alpha),
+        derivative=_selu_derivative,
+        inverse=lambda op, y, _slope: torch.where(
+            y > 0, y / op.gamma, torch.log1p(y / (op.gamma * op.alpha))
+        ),
+    ),
+    Softsign: Curve(
+        apply=lambda _op, o, _slope: F.softsign(o),
+        derivative=lambda _op, y, _slope: (1 - y.abs()).clamp_min(0).square(),
+        inverse=lambda _op, y, _slope: torch.where(
+            y.abs() < 1, y / (1 - y.abs()), torch.full_like(y, torch.nan)
+        ),
+    ),
+    Clip: Curve(
+        apply=_clip_apply,
+        derivative=lambda op, y, _slope: ((y > op.low) & (y < op.high)).to(y.dtype),
+        inverse=lambda op, y, _slope: torch.where(
+            (y > op.low) & (y < op.high), y, torch.full_like(y, torch.nan)
+        ),
+    ),
+    HardSigmoid: Curve(
+        apply=lambda op, o, _slope: F.hardtanh(op.alpha * o + op.beta, 0.0, 1.0),
+        derivative=lambda op, y, _slope: op.alpha * ((y > 0) & (y < 1)).to(y.dtype),
+        inverse=lambda op, y, _slope: torch.where(
+            (y > 0) & (y < 1), (y - op.beta) / op.alpha, torch.full_like(y, torch.nan)
+        ),
+    ),
+    Silu: Curve(
+        apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o),
+    ),
+    Gelu: Curve(
+        apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none"),
+    ),
+    Mish: Curve(
+        apply=lambda _op, o, _slope: F.mish(o),
+    ),
+    HardSwish: Curve(
+        apply=lambda _op, o, _slope: F.hardswish(o),
+    ),
+    Identity: Curve(
+        apply=lambda _op, o, _slope: o,
+        derivative=lambda _op, y, _slope: torch.ones_like(y),
+        inverse=lambda _op, y, _slope: y,
+    ),
+}
 
 FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "abs": torch.abs,
@@ -355,8 +258,5 @@ def elementwise(op: Elementwise, call: Call) -> Outputs:
     return (function(call.x[0]),)
 
 
-# An activation without a forward form above is left out, and dispatch.py then refuses to load.
-EXECUTORS: Executors = {
-    Elementwise: elementwise,
-    **{kind: activation for kind in apply.registry if kind is not object},
-}
+# An activation without a curve is left out, and dispatch.py then refuses to load.
+EXECUTORS: Executors = {Elementwise: elementwise, **dict.fromkeys(CURVES, activation)}

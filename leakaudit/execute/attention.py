@@ -41,6 +41,4 @@ def _repeat_heads(x: Tensor, q: Tensor) -> Tensor:
     return x
 
 
-EXECUTORS: Executors = {
-    Attention: attention,
-}
+EXECUTORS: Executors = {Attention: attention}

@@ -30,7 +30,4 @@ def transposed_convolution(op: ConvTranspose, call: Call) -> Outputs:
     return (add_channel_bias(o, call.parameters.get("bias")),)
 
 
-EXECUTORS: Executors = {
-    Conv: convolution,
-    ConvTranspose: transposed_convolution,
-}
+EXECUTORS: Executors = {Conv: convolution, ConvTranspose: transposed_convolution}

@@ -25,8 +25,4 @@ def einsum(op: Einsum, call: Call) -> Outputs:
     return (torch.einsum(op.equation, *call.x),)
 
 
-EXECUTORS: Executors = {
-    Linear: linear,
-    MatMul: matmul,
-    Einsum: einsum,
-}
+EXECUTORS: Executors = {Linear: linear, MatMul: matmul, Einsum: einsum}

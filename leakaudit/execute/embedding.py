@@ -23,6 +23,4 @@ def embedding(op: Embedding, call: Call) -> Outputs:
     return (F.embedding(torch.where(index < 0, index + rows, index), table),)
 
 
-EXECUTORS: Executors = {
-    Embedding: embedding,
-}
+EXECUTORS: Executors = {Embedding: embedding}

@@ -43,6 +43,4 @@ REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-EXECUTORS: Executors = {
-    Reduce: reduce,
-}
+EXECUTORS: Executors = {Reduce: reduce}

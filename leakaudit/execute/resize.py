@@ -119,6 +119,4 @@ def _cubic_weights(t: Tensor, a: float) -> list[Tensor]:
     return [far(1 + t), near(t), near(1 - t), far(2 - t)]
 
 
-EXECUTORS: Executors = {
-    Resize: resize,
-}
+EXECUTORS: Executors = {Resize: resize}

@@ -94,9 +94,4 @@ def where(op: Where, call: Call) -> Outputs:
     return (torch.where(call.x[0], call.x[1], call.x[2]),)
 
 
-EXECUTORS: Executors = {
-    Slice: slice_axes,
-    Gather: gather,
-    Pad: pad,
-    Where: where,
-}
+EXECUTORS: Executors = {Slice: slice_axes, Gather: gather, Pad: pad, Where: where}
