@@ -1,7 +1,8 @@
 """R-CONV: compute the input back from one shared gradient, along the leak path.
 
 `reconstruct` is the attacker. What it may know is its argument list: graph, weights, gradients and
-loss. It never receives the input, an activation or the label.
+loss. It never receives the input, an activation or the label, and nothing here can reach the room
+that holds them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from leakaudit.attack.loss import HeadSolution, solve_head
+from leakaudit.attack.loss import LOSSES, HeadSolution, solve_head
 from leakaudit.attack.partial.open_layer import OpenLayer, open_layers
 from leakaudit.attack.replay import walk
 from leakaudit.attack.simulate import simulate_gradients
@@ -23,8 +24,7 @@ from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import Conv, Linear
 from leakaudit.operators.dense import ValueFromLoss
-from leakaudit.solvers.interface import Solution
-from leakaudit.solvers.select import DEFAULT_MEMORY
+from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +58,57 @@ def reconstruct(
     loss: str,
     memory: int = DEFAULT_MEMORY,
 ) -> Reconstruction:
-    """Walk the leak path with numbers.
+    """Compute the client's input from one shared gradient, as far as the leak path leads.
+
+    Everything runs in float64 on the device of the weights; the arguments are left as they are.
 
     Args:
-        graph: The architecture.
-        weights: Every parameter by name.
-        gradients: dl/dp of the trainable parameters by name, in the type the client sent.
-        loss: `cross-entropy`, `bce` or `mse`.
+        graph: The architecture, with the shapes of one step of training.
+        weights: Every parameter of the graph by name, of the graph's shapes, any floating type.
+        gradients: dl/dp of the trainable parameters by name, of the parameters' shapes, in the
+            type the client sent (float64, float32, float16 or bfloat16): its precision decides
+            what counts as rounding. The loss is the mean over the batch.
+        loss: `cross-entropy`, `bce` (with logits) or `mse`.
         memory: Bytes a solver may take for matrices.
 
     Returns:
-        The recovered values, float64. Where a bias-free head leaves several completions, the one
-        that fits the observed gradients best, and among equal ones the one nearest to [0, 1].
+        The recovered values by tensor name, float64, of the graph's shapes, with what is known of
+        their error. A path that does not hold for these numbers is no error: `broken` says where it
+        broke off and why. Where a bias-free head leaves several completions, the one that fits the
+        observed gradients best, and among equal ones the one nearest to [0, 1].
+
+    Raises:
+        ValueError: The loss is none of the three, a weight is missing, or a weight or a gradient
+            has another shape than the graph states.
+        KeyError: A gradient that the path needs is missing.
+
+    Example:
+        >>> import torch
+        >>> from leakaudit.attack.reconstruct import reconstruct
+        >>> from leakaudit.execute import run
+        >>> from leakaudit.frontends.interface import LoadOptions
+        >>> from leakaudit.frontends.registry import load
+        >>> graph = load("sample_models/lenet_main.onnx", LoadOptions())
+        >>> stored = {name: graph.weights.load(name) for name in graph.parameters}
+        >>> weights = {name: torch.from_numpy(array.copy()) for name, array in stored.items()}
+
+        The client, once, on a picture that stays with it:
+
+        >>> secret = torch.rand(graph.tensors["input"].shape, generator=torch.manual_seed(0))
+        >>> leaves = {name: w.clone().requires_grad_() for name, w in weights.items()}
+        >>> logits = run(graph, leaves, {"input": secret})[graph.outputs[0]]
+        >>> step = torch.nn.functional.cross_entropy(logits, torch.tensor([3]))
+        >>> sent = torch.autograd.grad(step, list(leaves.values()))
+
+        The server:
+
+        >>> found = reconstruct(graph, weights, dict(zip(leaves, sent)), "cross-entropy")
+        >>> found.target
+        'input'
+        >>> bool((found.values["input"].tensor - secret).square().mean() < 1e-6)
+        True
     """
+    _check(graph, weights, gradients, loss)
     path = find_leak_path(graph, loss)
     precision = max(
         (torch.finfo(g.dtype).eps for g in gradients.values() if g.is_floating_point()),
@@ -102,6 +140,23 @@ def reconstruct(
         attempts=tuple(attempt for _, result, _ in tried for attempt in result.attempts),
         open_layers=open_layers(path, state),
     )
+
+
+def _check(
+    graph: Graph, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], loss: str
+) -> None:
+    """Refuse arguments that do not belong together, before they end in a wrong number."""
+    if loss not in LOSSES:
+        raise ValueError(f"loss {loss!r}: it must be one of {', '.join(LOSSES)}")
+    missing = [name for name in graph.parameters if name not in weights]
+    if missing:
+        raise ValueError(f"no weight {missing[0]!r}, and {len(missing) - 1} more are missing")
+    for what, given in (("weight", weights), ("gradient", gradients)):
+        for name, tensor in given.items():
+            stated = graph.parameters[name].shape if name in graph.parameters else None
+            if tuple(tensor.shape) != stated:
+                got = f"{what} {name!r} has shape {tuple(tensor.shape)}"
+                raise ValueError(f"{got}, the graph states {stated or 'no such parameter'}")
 
 
 def overflow(gradients: Mapping[str, Tensor]) -> str:

@@ -11,8 +11,7 @@ from leakaudit.attack.loss import HeadSolution
 from leakaudit.equations.known import Known
 from leakaudit.facts.fact import Fact
 from leakaudit.graph import Graph
-from leakaudit.solvers.interface import Solution
-from leakaudit.solvers.select import DEFAULT_MEMORY
+from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
 
 
 class PathBroken(Exception):
@@ -33,7 +32,7 @@ class PathBroken(Exception):
 
 @dataclass(slots=True)
 class State:
-    """Everything the attacker knows. There is no way from here to the victim's input.
+    """Everything the attacker knows. There is no way from here to the client's input.
 
     Attributes:
         graph: The architecture.
@@ -45,7 +44,7 @@ class State:
         memory: Bytes a solver may take for matrices.
         known: Facts replayed so far.
         solutions: Per convolution what its solver found.
-        settled: Per activation its output, the sides of its kink decided.
+        decided: Per activation its output, its activation pattern decided.
         outputs: Per convolution's output tensor what such a decision shows of it.
         attempts: What was tried to decide them, in words.
     """
@@ -59,6 +58,6 @@ class State:
     memory: int = DEFAULT_MEMORY
     known: dict[Fact, Known] = field(default_factory=dict)
     solutions: dict[str, Solution] = field(default_factory=dict)
-    settled: dict[str, Tensor] = field(default_factory=dict)
+    decided: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Known] = field(default_factory=dict)
     attempts: list[str] = field(default_factory=list)

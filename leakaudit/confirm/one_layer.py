@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from leakaudit.attack.partial.inequalities import flat_output_inequalities
+from leakaudit.attack.partial.inequalities import saturation_inequalities
 from leakaudit.attack.partial.open_layer import OpenLayer
 from leakaudit.attack.partial.picture import Range
 from leakaudit.attack.reconstruct import overflow
@@ -24,7 +24,7 @@ from leakaudit.counting.count import bound_of
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import convolution_of, layer_system
 from leakaudit.equations.system import LayerSystem
-from leakaudit.execute import activations
+from leakaudit.execute.activation import inverse
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.operators import (
@@ -202,7 +202,7 @@ def _partial(
 ) -> PartialLeak:
     """The plausible pictures that fit the layer's equations, measured against its input."""
     (x,) = node.inputs
-    bounds = flat_output_inequalities(graph, node, weights, shared.values)
+    bounds = saturation_inequalities(graph, node, weights, shared.values)
     if bounds is not None:
         bounds = bounds.without_bias(weights.get(node.parameter("bias") or ""))
     return partial_leak(system, solution, shared.values[x], value_range(graph, x), bounds)
@@ -252,7 +252,7 @@ def _visible_output(
                 return None
             slope = weights.get(reader.parameter("slope") or "")
             y = shared.values[reader.outputs[0]]
-            known = torch.isfinite(activations.inverse(reader.op, y, slope))
+            known = torch.isfinite(inverse(reader.op, y, slope))
             if not reader.op.invertible and not bool(known.any()):
                 return None
             return Known(torch.where(known, shared.values[o], 0.0), known)

@@ -6,12 +6,14 @@ no patch matrix. Shapes: x (B, N, H..), w (F, N/g, K..), o (B, F, O..), any floa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leakaudit.equations.axes import per_channel, torch_padding, without_padding
 from leakaudit.operators import Conv
 
 
@@ -30,15 +32,6 @@ class Convolution:
     weight_shape: tuple[int, ...]
 
     @property
-    def _pads(self) -> list[int]:
-        pads: list[int] = []
-        for begin, end in zip(
-            reversed(self.op.padding_begin), reversed(self.op.padding_end), strict=True
-        ):
-            pads += [begin, end]
-        return pads
-
-    @property
     def _symmetric(self) -> bool:
         return self.op.padding_begin == self.op.padding_end
 
@@ -46,22 +39,16 @@ class Convolution:
         return list(self.op.padding_begin) if self._symmetric else [0] * len(self.op.kernel)
 
     def _padded(self, x: Tensor) -> Tensor:
-        return x if self._symmetric else F.pad(x, self._pads)
+        return (
+            x
+            if self._symmetric
+            else F.pad(x, torch_padding(self.op.padding_begin, self.op.padding_end))
+        )
 
     def output(self, x: Tensor, w: Tensor) -> Tensor:
         """o = w * x without bias."""
-        o: Tensor = torch.ops.aten.convolution.default(
-            self._padded(x),
-            w,
-            None,
-            list(self.op.stride),
-            self._padding(),
-            list(self.op.dilation),
-            False,
-            [0] * len(self.op.kernel),
-            self.op.groups,
-        )
-        return o
+        op = self.op
+        return convolve(self._padded(x), w, op.stride, self._padding(), op.dilation, op.groups)
 
     def weight_gradient(self, x: Tensor, G: Tensor) -> Tensor:
         """dl/dw = G · P(x), linear in x and in G = dl/do."""
@@ -77,11 +64,7 @@ class Convolution:
         padded = self._backward(G, G.new_empty(()).expand(shape), w, weight=False)
         if self._symmetric:
             return padded
-        for axis, (begin, size) in enumerate(
-            zip(self.op.padding_begin, self.input_shape[2:], strict=True)
-        ):
-            padded = padded.narrow(axis + 2, begin, size)
-        return padded
+        return without_padding(padded, self.op.padding_begin, self.input_shape[2:])
 
     def _backward(self, G: Tensor, x: Tensor, w: Tensor, *, weight: bool) -> Tensor:
         gradients = torch.ops.aten.convolution_backward.default(
@@ -101,8 +84,33 @@ class Convolution:
         return result
 
 
+def convolve(
+    x: Tensor,
+    w: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    *,
+    transposed: bool = False,
+) -> Tensor:
+    """torch's convolution without bias, of any number of spatial axes; `padding` on both sides."""
+    o: Tensor = torch.ops.aten.convolution.default(
+        x,
+        w,
+        None,
+        list(stride),
+        list(padding),
+        list(dilation),
+        transposed,
+        [0] * len(stride),
+        groups,
+    )
+    return o
+
+
 def add_channel_bias(o: Tensor, bias: Tensor | None, sign: int = 1) -> Tensor:
     """o plus (or minus) a bias of one value per channel; o is (B, F, ..)."""
     if bias is None:
         return o
-    return o + sign * bias.view(1, -1, *[1] * (o.dim() - 2))
+    return o + sign * per_channel(bias, o)

@@ -8,7 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from leakaudit.equations.axes import per_channel, per_filter
 from leakaudit.equations.convolution import Convolution
+from leakaudit.equations.system import LayerSystem
 
 
 class LinearOperator(Protocol):
@@ -35,7 +37,7 @@ class GradientConstraints:
     scale: Tensor
 
     def _scaled(self, y: Tensor) -> Tensor:
-        return y * self.scale.view(-1, *[1] * (y.dim() - 1))
+        return y * per_filter(self.scale, y)
 
     def mv(self, x: Tensor) -> Tensor:
         """(F, n, K..)."""
@@ -60,7 +62,7 @@ class WeightConstraints:
     scale: Tensor  # (F,)
 
     def _weights(self) -> Tensor:
-        return self.w * self.scale.view(-1, *[1] * (self.w.dim() - 1))
+        return self.w * per_filter(self.scale, self.w)
 
     def mv(self, x: Tensor) -> Tensor:
         """(B, F, O..), zero where the output is not known."""
@@ -72,8 +74,26 @@ class WeightConstraints:
 
     def right_hand_side(self, o: Tensor) -> Tensor:
         """The known o - b (B, F, O..) as this operator scales it."""
-        scaled = o * self.scale.view(1, -1, *[1] * (o.dim() - 2))
+        scaled = o * per_channel(self.scale, o)
         return torch.where(self.mask > 0, scaled, torch.zeros_like(scaled))
+
+
+def gradient_equations(system: LayerSystem) -> tuple[GradientConstraints, Tensor] | None:
+    """The scaled gradient constraints of a layer and their right-hand side, where there are any."""
+    if system.dw is None or system.G is None:
+        return None
+    scale = row_scale(system.G.transpose(0, 1))
+    operator = GradientConstraints(system.convolution, system.G, scale)
+    return operator, operator.right_hand_side(system.dw)
+
+
+def weight_equations(system: LayerSystem) -> tuple[WeightConstraints, Tensor] | None:
+    """The scaled weight constraints of a layer and their right-hand side, where there are any."""
+    if system.o is None or system.mask is None:
+        return None
+    scale = row_scale(system.w)
+    operator = WeightConstraints(system.convolution, system.w, system.mask, scale)
+    return operator, operator.right_hand_side(system.o)
 
 
 def row_scale(rows: Tensor) -> Tensor:

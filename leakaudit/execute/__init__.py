@@ -1,4 +1,4 @@
-"""Run a graph in torch: the victim's forward pass, differentiable by autograd."""
+"""Run a graph in torch: the client's forward pass, differentiable by autograd."""
 
 from leakaudit.execute.dispatch import execute, run
 from leakaudit.execute.interface import NotExecutable

@@ -1,16 +1,219 @@
-"""Activation functions and the other functions of each element."""
+"""Functions of each element; activations three ways: forward, inverted, derivative in the output.
+
+The table of activations is R-CONV's (WISE 2024, table 1), with SoftPlus corrected: 1/(1+e^-X) is
+its derivative in the pre-activation; in the output X it is 1 - e^-X. Where an activation is flat
+(Clip and HardSigmoid where they saturate) the derivative is 0 and the inverse NaN. Activations that
+are not monotone (SiLU, GELU, Mish, HardSwish) have neither: their output does not tell their input.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.execute import activations
-from leakaudit.execute.interface import Inputs, NotExecutable, Outputs, Parameters
-from leakaudit.graph import Graph, Node
-from leakaudit.operators import Activation, Elementwise
+from leakaudit.equations.axes import per_channel
+from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
+from leakaudit.operators import (
+    Activation,
+    ArcTan,
+    Celu,
+    Clip,
+    Elementwise,
+    Elu,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    LeakyRelu,
+    Mish,
+    PRelu,
+    Relu,
+    Selu,
+    Sigmoid,
+    Silu,
+    Softplus,
+    Softsign,
+    Tanh,
+)
+
+# An activation's function of o or of its output y, given PReLU's slope.
+Form = Callable[[Any, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The three forms of an activation; `apply`, `derivative` and `inverse` below say of what.
+
+    The last two are None for activations that are not monotone.
+    """
+
+    apply: Form
+    derivative: Form | None = None
+    inverse: Form | None = None
+
+
+def apply(op: Activation, o: Tensor, slope: Tensor | None) -> Tensor:
+    """y = act(o), elementwise. `slope` is PReLU's parameter.
+
+    Raises:
+        NotImplementedError: The activation is not in the table.
+    """
+    curve = CURVES.get(type(op))
+    if curve is None:
+        raise NotImplementedError(type(op).__name__)
+    return curve.apply(op, o, slope)
+
+
+def derivative(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
+    """act'(o) as a function of the output y, elementwise, at least 0 for monotone activations.
+
+    Raises:
+        NotImplementedError: The activation is not in the table, or not monotone.
+    """
+    curve = CURVES.get(type(op))
+    if curve is None or curve.derivative is None:
+        raise NotImplementedError(type(op).__name__)
+    return curve.derivative(op, y, slope)
+
+
+def inverse(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
+    """o with act(o) = y; not finite where y has no (finite) pre-image, or more than one.
+
+    Raises:
+        NotImplementedError: The activation is not in the table, or not monotone.
+    """
+    curve = CURVES.get(type(op))
+    if curve is None or curve.inverse is None:
+        raise NotImplementedError(type(op).__name__)
+    return curve.inverse(op, y, slope)
+
+
+def _required(slope: Tensor | None) -> Tensor:
+    if slope is None:
+        raise ValueError("PReLU needs its slope")
+    return slope
+
+
+def _selu_derivative(op: Selu, y: Tensor, slope: Tensor | None) -> Tensor:
+    negative = (y + op.gamma * op.alpha).clamp_min(0)
+    return torch.where(y > 0, torch.full_like(y, op.gamma), negative)
+
+
+def _clip_apply(op: Clip, o: Tensor, slope: Tensor | None) -> Tensor:
+    if o.is_floating_point():
+        # Not clamp: its gradient is 1 at the ends, where `derivative` has 0.
+        return F.hardtanh(o, op.low, op.high)
+    return o.clamp(*(int(end) if math.isfinite(end) else None for end in (op.low, op.high)))
+
+
+CURVES: Mapping[type[Activation], Curve] = {
+    Relu: Curve(
+        apply=lambda _op, o, _slope: o.relu(),
+        derivative=lambda _op, y, _slope: (y > 0).to(y.dtype),
+        inverse=lambda _op, y, _slope: torch.where(y > 0, y, torch.full_like(y, torch.nan)),
+    ),
+    LeakyRelu: Curve(
+        apply=lambda op, o, _slope: F.leaky_relu(o, op.slope),
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, torch.ones_like(y), torch.full_like(y, op.slope)
+        ),
+        inverse=lambda op, y, _slope: torch.where(y > 0, y, y / op.slope),
+    ),
+    PRelu: Curve(
+        apply=lambda _op, o, slope: torch.where(o > 0, o, o * per_channel(_required(slope), o)),
+        derivative=lambda _op, y, slope: torch.where(
+            y > 0, torch.ones_like(y), per_channel(_required(slope), y).expand_as(y)
+        ),
+        inverse=lambda _op, y, slope: torch.where(y > 0, y, y / per_channel(_required(slope), y)),
+    ),
+    Elu: Curve(
+        apply=lambda op, o, _slope: F.elu(o, op.alpha),
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, torch.ones_like(y), (y + op.alpha).clamp_min(0)
+        ),
+        inverse=lambda op, y, _slope: torch.where(y > 0, y, torch.log1p(y / op.alpha)),
+    ),
+    Sigmoid: Curve(
+        apply=lambda _op, o, _slope: o.sigmoid(),
+        derivative=lambda _op, y, _slope: (y * (1 - y)).clamp_min(0),
+        inverse=lambda _op, y, _slope: torch.logit(y),
+    ),
+    Tanh: Curve(
+        apply=lambda _op, o, _slope: o.tanh(),
+        derivative=lambda _op, y, _slope: (1 - y * y).clamp_min(0),
+        inverse=lambda _op, y, _slope: y.atanh(),
+    ),
+    ArcTan: Curve(
+        apply=lambda _op, o, _slope: o.atan(),
+        derivative=lambda _op, y, _slope: y.cos().square(),  # 1/(1 + tan²y)
+        inverse=lambda _op, y, _slope: torch.where(
+            y.abs() < torch.pi / 2, y.tan(), torch.full_like(y, torch.nan)
+        ),
+    ),
+    Softplus: Curve(
+        apply=lambda _op, o, _slope: F.softplus(o),
+        derivative=lambda _op, y, _slope: (-torch.expm1(-y)).clamp_min(0),
+        inverse=lambda _op, y, _slope: y + torch.log(-torch.expm1(-y)),
+    ),
+    Celu: Curve(
+        apply=lambda op, o, _slope: F.celu(o, op.alpha),
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, torch.ones_like(y), (y / op.alpha + 1).clamp_min(0)
+        ),
+        inverse=lambda op, y, _slope: torch.where(y > 0, y, op.alpha * torch.log1p(y / op.alpha)),
+    ),
+    Selu: Curve(
+        apply=lambda op, o, _slope: op.gamma * F.elu(o, op.alpha),
+        derivative=_selu_derivative,
+        inverse=lambda op, y, _slope: torch.where(
+            y > 0, y / op.gamma, torch.log1p(y / (op.gamma * op.alpha))
+        ),
+    ),
+    Softsign: Curve(
+        apply=lambda _op, o, _slope: F.softsign(o),
+        derivative=lambda _op, y, _slope: (1 - y.abs()).clamp_min(0).square(),
+        inverse=lambda _op, y, _slope: torch.where(
+            y.abs() < 1, y / (1 - y.abs()), torch.full_like(y, torch.nan)
+        ),
+    ),
+    Clip: Curve(
+        apply=_clip_apply,
+        derivative=lambda op, y, _slope: ((y > op.low) & (y < op.high)).to(y.dtype),
+        inverse=lambda op, y, _slope: torch.where(
+            (y > op.low) & (y < op.high), y, torch.full_like(y, torch.nan)
+        ),
+    ),
+    HardSigmoid: Curve(
+        apply=lambda op, o, _slope: F.hardtanh(op.alpha * o + op.beta, 0.0, 1.0),
+        derivative=lambda op, y, _slope: op.alpha * ((y > 0) & (y < 1)).to(y.dtype),
+        inverse=lambda op, y, _slope: torch.where(
+            (y > 0) & (y < 1), (y - op.beta) / op.alpha, torch.full_like(y, torch.nan)
+        ),
+    ),
+    Silu: Curve(
+        apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o),
+    ),
+    Gelu: Curve(
+        apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none"),
+    ),
+    Mish: Curve(
+        apply=lambda _op, o, _slope: F.mish(o),
+    ),
+    HardSwish: Curve(
+        apply=lambda _op, o, _slope: F.hardswish(o),
+    ),
+    Identity: Curve(
+        apply=lambda _op, o, _slope: o,
+        derivative=lambda _op, y, _slope: torch.ones_like(y),
+        inverse=lambda _op, y, _slope: y,
+    ),
+}
 
 FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "abs": torch.abs,
@@ -38,16 +241,12 @@ FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activation(
-    op: Activation, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
-    """y = act(o), by the table of activations that reconstruction inverts."""
-    return (activations.apply(op, x[0], parameters.get("slope")),)
+def activation(op: Activation, call: Call) -> Outputs:
+    """y = act(o)."""
+    return (apply(op, call.x[0], call.parameters.get("slope")),)
 
 
-def elementwise(
-    op: Elementwise, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def elementwise(op: Elementwise, call: Call) -> Outputs:
     """One function of each element.
 
     Raises:
@@ -55,5 +254,9 @@ def elementwise(
     """
     function = FUNCTIONS.get(op.function)
     if function is None:
-        raise NotExecutable(f"{node.name} (elementwise function {op.function})")
-    return (function(x[0]),)
+        raise NotExecutable(f"{call.name} (elementwise function {op.function})")
+    return (function(call.x[0]),)
+
+
+# An activation without a curve is left out, and dispatch.py then refuses to load.
+EXECUTORS: Executors = {Elementwise: elementwise, **dict.fromkeys(CURVES, activation)}

@@ -1,25 +1,28 @@
-"""Run a whole graph, node after node; which operator runs how is an explicit registry."""
+"""Run a whole graph, node after node; each family's file says which of its operators runs how."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import singledispatch
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from leakaudit import operators as ops
+from leakaudit import operators
 from leakaudit.execute import (
     activation,
     arithmetic,
-    layers,
+    attention,
+    convolution,
+    dense,
+    embedding,
     normalisation,
     pooling,
+    reduction,
     resize,
+    selection,
     shape,
 )
-from leakaudit.execute.interface import Inputs, NotExecutable, Outputs, Parameters
-from leakaudit.graph import Graph, Node
+from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
+from leakaudit.graph import Graph, Node, Operator, Unsupported
 
 Values = dict[str, Tensor]
 
@@ -54,15 +57,18 @@ def run(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor
     return values
 
 
-@singledispatch
 def execute(
-    op: ops.Operator, x: Inputs, parameters: Parameters, graph: Graph, node: Node
+    op: Operator,
+    x: Sequence[Tensor],
+    parameters: Mapping[str, Tensor],
+    graph: Graph,
+    node: Node,
 ) -> Outputs:
     """Compute the outputs of one operator.
 
     Args:
         op: The operator.
-        x: Its inputs.
+        x: Its inputs, activations or parameters, in the node's order.
         parameters: Its parameters by role.
         graph: For the shapes.
         node: The node that applies it.
@@ -70,55 +76,50 @@ def execute(
     Raises:
         NotExecutable: The operator is not understood.
     """
-    raise NotExecutable(f"{node.name} ({type(op).__name__})")
+    if isinstance(op, Unsupported):
+        raise NotExecutable(f"{node.name} ({op.kind}: {op.reason})")
+    executor = EXECUTORS.get(type(op))
+    if executor is None:
+        raise NotExecutable(f"{node.name} ({type(op).__name__})")
+    return executor(op, Call(x, parameters, graph.tensors[node.outputs[0]].shape, node.name))
 
 
-def unsupported(
-    op: ops.Unsupported, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
-    """Refuse, with the reason that the frontend gave."""
-    raise NotExecutable(f"{node.name} ({op.kind}: {op.reason})")
+def merged(families: Iterable[Executors], expected: Iterable[type[Operator]]) -> Executors:
+    """One table of all families.
+
+    Args:
+        families: The tables.
+        expected: The operators that there are.
+
+    Raises:
+        TypeError: An operator has no executor, or two.
+    """
+    pairs = [pair for family in families for pair in family.items()]
+    table = dict(pairs)
+    missing = [operator.__name__ for operator in expected if operator not in table]
+    if missing or len(table) < len(pairs):
+        raise TypeError(f"operators without an executor: {missing}; or one has two")
+    return table
 
 
-REGISTRY: Mapping[type[ops.Operator], Callable[[Any, Inputs, Parameters, Graph, Node], Outputs]] = {
-    ops.Unsupported: unsupported,
-    ops.Activation: activation.activation,
-    ops.Elementwise: activation.elementwise,
-    ops.Conv: layers.convolution,
-    ops.ConvTranspose: layers.transposed_convolution,
-    ops.Linear: layers.linear,
-    ops.Embedding: layers.embedding,
-    ops.Add: arithmetic.add,
-    ops.Sub: arithmetic.subtract,
-    ops.Mul: arithmetic.multiply,
-    ops.Div: arithmetic.divide,
-    ops.Pow: arithmetic.power,
-    ops.Scale: arithmetic.scale,
-    ops.MatMul: arithmetic.matmul,
-    ops.Einsum: arithmetic.einsum,
-    ops.Attention: arithmetic.attention,
-    ops.Reshape: shape.reshape,
-    ops.Transpose: shape.transpose,
-    ops.Expand: shape.expand,
-    ops.Concat: shape.concat,
-    ops.Split: shape.split,
-    ops.Slice: shape.slice_axes,
-    ops.Gather: shape.gather,
-    ops.Pad: shape.pad,
-    ops.Where: shape.where,
-    ops.Reduce: shape.reduce,
-    ops.Resize: resize.resize,
-    ops.MaxPool: pooling.max_pool,
-    ops.AveragePool: pooling.average_pool,
-    ops.AdaptiveAveragePool: pooling.adaptive_average_pool,
-    ops.LpPool: pooling.lp_pool,
-    ops.BatchNorm: normalisation.batch_norm,
-    ops.LayerNorm: normalisation.layer_norm,
-    ops.RmsNorm: normalisation.rms_norm,
-    ops.GroupNorm: normalisation.group_norm,
-    ops.LocalResponseNorm: normalisation.local_response_norm,
-    ops.LpNormalization: normalisation.lp_normalization,
-    ops.Softmax: normalisation.softmax,
-}
-for operator, executor in REGISTRY.items():
-    execute.register(operator, executor)
+_ABSTRACT = (Operator, operators.Activation, Unsupported)  # nothing runs these
+OPERATORS = [
+    operator
+    for name in operators.__all__
+    if (operator := getattr(operators, name)) not in _ABSTRACT
+]
+FAMILIES = (
+    activation,
+    arithmetic,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    normalisation,
+    pooling,
+    reduction,
+    resize,
+    selection,
+    shape,
+)
+EXECUTORS = merged((family.EXECUTORS for family in FAMILIES), OPERATORS)

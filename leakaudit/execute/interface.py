@@ -1,27 +1,42 @@
 """What the execution of one operator reads and gives, and the outcome where it cannot run.
 
-An executor is a function (op, x, parameters, graph, node) -> outputs:
-
-    op          the operator
-    x           its inputs, activations or parameters, in the node's order
-    parameters  its parameters by role
-    graph, node for the stated shapes and for the layer's name
-
-It is differentiable by autograd wherever the mathematics is, leaves the dtype of its inputs as it
-is, and makes every tensor on the device of its inputs.
+An executor is a function (op, call) -> outputs. It is differentiable by autograd wherever the
+mathematics is, leaves the dtype of its inputs as it is, and makes every tensor on the device of its
+inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from leakaudit.graph import Graph, Node
+from leakaudit.graph import Operator
 
-Inputs = Sequence[Tensor]
-Parameters = Mapping[str, Tensor]
 Outputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One application of an operator.
+
+    Attributes:
+        x: The inputs, activations or parameters, in the node's order.
+        parameters: By role.
+        shape: Of the first output, as the graph states it.
+        name: Of the layer.
+    """
+
+    x: Sequence[Tensor]
+    parameters: Mapping[str, Tensor]
+    shape: tuple[int, ...]
+    name: str
+
+
+# A family's operators and what runs them.
+Executors = Mapping[type[Operator], Callable[[Any, Call], Outputs]]
 
 
 class NotExecutable(Exception):
@@ -29,8 +44,3 @@ class NotExecutable(Exception):
 
     The text names the layer.
     """
-
-
-def stated_shape(graph: Graph, node: Node) -> tuple[int, ...]:
-    """The shape of the node's first output, as the graph states it."""
-    return graph.tensors[node.outputs[0]].shape

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from leakaudit.execute.interface import Inputs, Outputs, Parameters
-from leakaudit.graph import Graph, Node
+from leakaudit.equations.axes import per_channel
+from leakaudit.execute.interface import Call, Executors, Outputs
 from leakaudit.operators import (
     BatchNorm,
     GroupNorm,
@@ -19,78 +18,76 @@ from leakaudit.operators import (
 )
 
 
-def batch_norm(
-    op: BatchNorm, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def batch_norm(op: BatchNorm, call: Call) -> Outputs:
     """(x - mean) / sqrt(variance + epsilon) · scale + bias, per channel.
 
     In training by the mean and the biased variance of the batch, else by the stored ones.
     """
     if op.training:
-        axes = [axis for axis in range(x[0].dim()) if axis != 1]
-        mean = x[0].mean(axes)
-        variance = x[0].var(axes, correction=0)
+        axes = [axis for axis in range(call.x[0].dim()) if axis != 1]
+        mean = call.x[0].mean(axes)
+        variance = call.x[0].var(axes, correction=0)
     else:
-        mean, variance = parameters["mean"], parameters["variance"]
-    y = (x[0] - _per_channel(mean, x[0])) * _per_channel(torch.rsqrt(variance + op.epsilon), x[0])
-    if "scale" in parameters:
-        y = y * _per_channel(parameters["scale"], y)
-    if "bias" in parameters:
-        y = y + _per_channel(parameters["bias"], y)
+        mean, variance = call.parameters["mean"], call.parameters["variance"]
+    y = (call.x[0] - per_channel(mean, call.x[0])) * per_channel(
+        torch.rsqrt(variance + op.epsilon), call.x[0]
+    )
+    if "scale" in call.parameters:
+        y = y * per_channel(call.parameters["scale"], y)
+    if "bias" in call.parameters:
+        y = y + per_channel(call.parameters["bias"], y)
     return (y,)
 
 
-def layer_norm(
-    op: LayerNorm, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def layer_norm(op: LayerNorm, call: Call) -> Outputs:
     """Mean 0 and variance 1 over the last `axes` axes, then scale and bias."""
-    shape = x[0].shape[x[0].dim() - op.axes :]
-    scale, bias = parameters.get("scale"), parameters.get("bias")
-    return (F.layer_norm(x[0], shape, scale, bias, op.epsilon),)
+    shape = call.x[0].shape[call.x[0].dim() - op.axes :]
+    scale, bias = call.parameters.get("scale"), call.parameters.get("bias")
+    return (F.layer_norm(call.x[0], shape, scale, bias, op.epsilon),)
 
 
-def rms_norm(op: RmsNorm, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
+def rms_norm(op: RmsNorm, call: Call) -> Outputs:
     """x / sqrt(mean(x²) + epsilon) · scale over the last `axes` axes."""
-    axes = list(range(x[0].dim() - op.axes, x[0].dim()))
-    y = x[0] * torch.rsqrt(x[0].square().mean(axes, keepdim=True) + op.epsilon)
-    return (y * parameters["scale"] if "scale" in parameters else y,)
+    axes = list(range(call.x[0].dim() - op.axes, call.x[0].dim()))
+    y = call.x[0] * torch.rsqrt(call.x[0].square().mean(axes, keepdim=True) + op.epsilon)
+    return (y * call.parameters["scale"] if "scale" in call.parameters else y,)
 
 
-def group_norm(
-    op: GroupNorm, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def group_norm(op: GroupNorm, call: Call) -> Outputs:
     """Mean 0 and variance 1 per example and group of channels, then scale and bias per channel."""
-    scale, bias = parameters.get("scale"), parameters.get("bias")
+    scale, bias = call.parameters.get("scale"), call.parameters.get("bias")
     # Not F.group_norm: it refuses groups of a single element, which are valid in evaluation.
-    return (torch.group_norm(x[0], op.groups, scale, bias, op.epsilon),)
+    return (torch.group_norm(call.x[0], op.groups, scale, bias, op.epsilon),)
 
 
-def local_response_norm(
-    op: LocalResponseNorm, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def local_response_norm(op: LocalResponseNorm, call: Call) -> Outputs:
     """x / (bias + alpha/size · sum of squares)^beta.
 
     The sum runs over the channels c - floor((size-1)/2) to c + ceil((size-1)/2) that exist.
     """
     before = (op.size - 1) // 2
-    pads = [0, 0] * (x[0].dim() - 2) + [before, op.size - 1 - before]
-    squares = F.pad(x[0].square(), pads).unfold(1, op.size, 1).sum(-1)  # (B, N, ..)
-    return (x[0] / (op.bias + op.alpha / op.size * squares).pow(op.beta),)
+    pads = [0, 0] * (call.x[0].dim() - 2) + [before, op.size - 1 - before]
+    squares = F.pad(call.x[0].square(), pads).unfold(1, op.size, 1).sum(-1)  # (B, N, ..)
+    return (call.x[0] / (op.bias + op.alpha / op.size * squares).pow(op.beta),)
 
 
-def lp_normalization(
-    op: LpNormalization, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def lp_normalization(op: LpNormalization, call: Call) -> Outputs:
     """x over its p-norm along the axis; a zero vector stays zero, as ONNX has it."""
-    norm = torch.linalg.vector_norm(x[0], op.p, op.axis, keepdim=True)
-    return (x[0] / torch.where(norm == 0, torch.ones_like(norm), norm),)
+    norm = torch.linalg.vector_norm(call.x[0], op.p, op.axis, keepdim=True)
+    return (call.x[0] / torch.where(norm == 0, torch.ones_like(norm), norm),)
 
 
-def softmax(op: Softmax, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
+def softmax(op: Softmax, call: Call) -> Outputs:
     """Along one axis, or its logarithm."""
-    return (x[0].log_softmax(op.axis) if op.log else x[0].softmax(op.axis),)
+    return (call.x[0].log_softmax(op.axis) if op.log else call.x[0].softmax(op.axis),)
 
 
-def _per_channel(value: Tensor, like: Tensor) -> Tensor:
-    """(N,) shaped to broadcast over (B, N, ..)."""
-    return value.view(1, -1, *[1] * (like.dim() - 2))
+EXECUTORS: Executors = {
+    BatchNorm: batch_norm,
+    LayerNorm: layer_norm,
+    RmsNorm: rms_norm,
+    GroupNorm: group_norm,
+    LocalResponseNorm: local_response_norm,
+    LpNormalization: lp_normalization,
+    Softmax: softmax,
+}

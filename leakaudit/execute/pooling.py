@@ -13,34 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.execute.interface import (
-    Inputs,
-    NotExecutable,
-    Outputs,
-    Parameters,
-    stated_shape,
-)
-from leakaudit.graph import Graph, Node
+from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
 from leakaudit.operators import AdaptiveAveragePool, AveragePool, LpPool, MaxPool
 
 Pool = MaxPool | AveragePool | LpPool
 
 
-def max_pool(op: MaxPool, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
+def max_pool(op: MaxPool, call: Call) -> Outputs:
     """The largest value of each window; of equal ones the first receives the gradient."""
-    fill = -torch.inf if x[0].is_floating_point() else float(torch.iinfo(x[0].dtype).min)
-    y, sizes = x[0], stated_shape(graph, node)[2:]
+    fill = -torch.inf if call.x[0].is_floating_point() else float(torch.iinfo(call.x[0].dtype).min)
+    y, sizes = call.x[0], call.shape[2:]
     for axis in reversed(range(len(sizes))):  # the last first: ties then go in row-major order
         y = _windows(op, y, axis, sizes[axis], fill).max(-1).values
     return (y,)
 
 
-def average_pool(
-    op: AveragePool, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def average_pool(op: AveragePool, call: Call) -> Outputs:
     """The sum of each window over the number of its elements that count."""
-    y, sizes = x[0], stated_shape(graph, node)[2:]
-    for axis, size in enumerate(x[0].shape[2:]):
+    y, sizes = call.x[0], call.shape[2:]
+    for axis, size in enumerate(call.x[0].shape[2:]):
         begin, end = op.padding_begin[axis], op.padding_end[axis]
         counted = range(-begin, size + end) if op.include_padding else range(size)
         position = _positions(op, axis, sizes[axis], y.device)
@@ -52,32 +43,30 @@ def average_pool(
     return (y,)
 
 
-def lp_pool(op: LpPool, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
+def lp_pool(op: LpPool, call: Call) -> Outputs:
     """(sum of |x|^p)^(1/p) of each window; where all is zero the gradient is zero too."""
-    y, sizes = x[0].abs().pow(op.p), stated_shape(graph, node)[2:]
+    y, sizes = call.x[0].abs().pow(op.p), call.shape[2:]
     for axis in range(len(sizes)):
         y = _windows(op, y, axis, sizes[axis], 0.0).sum(-1)
     zero = y == 0
     return (torch.where(zero, y, torch.where(zero, torch.ones_like(y), y).pow(1 / op.p)),)
 
 
-def adaptive_average_pool(
-    op: AdaptiveAveragePool, x: Inputs, parameters: Parameters, graph: Graph, node: Node
-) -> Outputs:
+def adaptive_average_pool(op: AdaptiveAveragePool, call: Call) -> Outputs:
     """Position i of O averages the elements floor(i·H/O) to ceil((i+1)·H/O) - 1.
 
     Raises:
         NotExecutable: There are other than 1 to 3 spatial axes.
     """
-    sizes = stated_shape(graph, node)[2:]
+    sizes = call.shape[2:]
     match sizes:
         case (length,):
-            return (F.adaptive_avg_pool1d(x[0], length),)
+            return (F.adaptive_avg_pool1d(call.x[0], length),)
         case (height, width):
-            return (F.adaptive_avg_pool2d(x[0], (height, width)),)
+            return (F.adaptive_avg_pool2d(call.x[0], (height, width)),)
         case (depth, height, width):
-            return (F.adaptive_avg_pool3d(x[0], (depth, height, width)),)
-    raise NotExecutable(f"{node.name} (adaptive pooling over {len(sizes)} axes)")
+            return (F.adaptive_avg_pool3d(call.x[0], (depth, height, width)),)
+    raise NotExecutable(f"{call.name} (adaptive pooling over {len(sizes)} axes)")
 
 
 def _windows(op: Pool, x: Tensor, axis: int, positions: int, fill: float) -> Tensor:
@@ -95,3 +84,11 @@ def _positions(op: Pool, axis: int, positions: int, device: torch.device) -> Ten
     first = torch.arange(positions, device=device) * op.stride[axis] - op.padding_begin[axis]
     tap = torch.arange(op.kernel[axis], device=device) * op.dilation[axis]
     return first[:, None] + tap[None, :]
+
+
+EXECUTORS: Executors = {
+    MaxPool: max_pool,
+    AveragePool: average_pool,
+    AdaptiveAveragePool: adaptive_average_pool,
+    LpPool: lp_pool,
+}

@@ -9,25 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.execute.interface import (
-    Inputs,
-    NotExecutable,
-    Outputs,
-    Parameters,
-    stated_shape,
-)
-from leakaudit.graph import Graph, Node
+from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
 from leakaudit.operators import Resize
 
 
-def resize(op: Resize, x: Inputs, parameters: Parameters, graph: Graph, node: Node) -> Outputs:
+def resize(op: Resize, call: Call) -> Outputs:
     """Interpolate every axis whose size or scale is not that of the input.
 
     Raises:
         NotExecutable: The mode, the coordinates or the rounding is not known.
     """
-    y = x[0]
-    for axis, size in enumerate(stated_shape(graph, node)):
+    y = call.x[0]
+    for axis, size in enumerate(call.shape):
         scale = op.scales[axis] if op.scales else None
         if size == y.shape[axis] and scale in (None, 1.0):
             continue
@@ -39,7 +32,7 @@ def resize(op: Resize, x: Inputs, parameters: Parameters, graph: Graph, node: No
                 matrix = interpolation_matrix(op, source, y.shape[axis]).to(y.dtype)
                 y = (y.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         except ValueError as error:
-            raise NotExecutable(f"{node.name} ({error})") from error
+            raise NotExecutable(f"{call.name} ({error})") from error
     return (y,)
 
 
@@ -124,3 +117,6 @@ def _cubic_weights(t: Tensor, a: float) -> list[Tensor]:
         return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
 
     return [far(1 + t), near(t), near(1 - t), far(2 - t)]
+
+
+EXECUTORS: Executors = {Resize: resize}

@@ -82,7 +82,7 @@ class Activation(Operator):
 
     @property
     @face
-    def flat_ends(self) -> tuple[float, float] | None:
+    def saturation_levels(self) -> tuple[float, float] | None:
         """The outputs below and above which it is flat; None where it is flat nowhere."""
         raise NotImplementedError
 
@@ -131,7 +131,7 @@ class Increasing(Activation):
     abstract: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
     invertible: ClassVar[bool] = True
-    flat_ends: ClassVar[None] = None
+    saturation_levels: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Winding(Activation):
     abstract: ClassVar[bool] = True
     monotone: ClassVar[bool] = False
     invertible: ClassVar[bool] = False
-    flat_ends: ClassVar[None] = None
+    saturation_levels: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Bent(Activation):
 
     abstract: ClassVar[bool] = True
     bends_at_zero: ClassVar[bool] = True
-    flat_ends: ClassVar[None] = None
+    saturation_levels: ClassVar[None] = None
 
     @property
     def invertible(self) -> bool:
@@ -163,14 +163,14 @@ class Relu(Activation):
     bends_at_zero: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
     invertible: ClassVar[bool] = False
-    flat_ends: ClassVar[tuple[float, float]] = (0.0, inf)
+    saturation_levels: ClassVar[tuple[float, float]] = (0.0, inf)
 
 
 @dataclass(frozen=True, slots=True)
 class LeakyRelu(Activation):
     straight: ClassVar[bool] = True
     bends_at_zero: ClassVar[bool] = True
-    flat_ends: ClassVar[None] = None
+    saturation_levels: ClassVar[None] = None
 
     slope: float = 0.01
 
@@ -265,7 +265,7 @@ class Clip(Activation):
         return self.low == -inf and self.high == inf
 
     @property
-    def flat_ends(self) -> tuple[float, float]:
+    def saturation_levels(self) -> tuple[float, float]:
         return self.low, self.high
 
 
@@ -274,7 +274,7 @@ class HardSigmoid(Activation):
     """max(0, min(1, alpha · o + beta))."""
 
     invertible: ClassVar[bool] = False
-    flat_ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    saturation_levels: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     alpha: float = 0.2
     beta: float = 0.5

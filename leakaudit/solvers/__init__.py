@@ -1,1 +1,1 @@
-"""One solver per file; `solve` chooses."""
+"""The ways to solve the equations of one layer, one per file; `solve` takes the one that fits."""

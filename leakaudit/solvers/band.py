@@ -1,4 +1,4 @@
-"""The normal matrix of the weight constraints, factored as a band: a base for `Bordered`.
+"""The normal matrix of the weight constraints, factored as a band: a base with a border.
 
 A weight constraint reads one patch, so BᵀB is banded in the rows of the picture: its block Cholesky
 factor L costs |X| times the squared width of the band instead of |X|³ / 3. The gradient constraints
@@ -17,9 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakaudit.counting.geometry import ConvolutionGeometry
-from leakaudit.equations.convolution import Convolution
+from leakaudit.equations.axes import padded_sizes, per_channel, torch_padding, without_padding
+from leakaudit.equations.convolution import Convolution, convolve
 from leakaudit.equations.system import LayerSystem
+from leakaudit.solvers.bordered import Bordered, base_shift
+from leakaudit.solvers.conjugate_gradients import Preconditioner
 from leakaudit.solvers.dense import rows_times
+from leakaudit.solvers.factored import Factored
+from leakaudit.solvers.interface import Cost
 from leakaudit.solvers.normal_operator import GradientRows, NormalOperator, WeightRows
 
 _BLOCK = 192  # unknowns per block, about: small ones are all overhead, large ones mostly zeros
@@ -57,22 +62,39 @@ def band_of(layer: ConvolutionGeometry) -> Band:
     return Band(per_row, rows, blocks, min(-(-reach // rows), blocks - 1))
 
 
-def band_cost(layer: ConvolutionGeometry) -> tuple[int, int]:
-    """Multiplications that factoring takes with its border, and the bytes of its factors."""
-    band = band_of(layer)
-    unknowns = layer.axes[0].size * band.blocks * band.size
-    width = band.width * band.size
-    border = 0
-    if layer.observed:
-        border = layer.channels * layer.filters // layer.groups
-        border *= prod(axis.kernel for axis in layer.axes)
-    products = unknowns * (width**2 + 2 * width * band.size + width * border + border**2 // 2)
-    numbers = unknowns * (2 * width + 2 * band.size + 2 * border) + 3 * border**2
-    # What the rows of outputs add to BᵀB, each by itself where some outputs are not known.
-    taps = layer.axes[1].kernel * band.per_row
-    outputs = layer.filters * prod(axis.positions for axis in layer.axes[2:])
-    numbers += layer.axes[0].size * layer.axes[1].positions * taps * (taps + outputs)
-    return products + border**3 // 3, 4 * numbers
+@dataclass(frozen=True, slots=True)
+class BorderedBand(Factored):
+    """The weight constraints are the base, a band."""
+
+    NAME = "conjugate gradients, preconditioned by a band's Cholesky factor with a border"
+    MATRIX = "their normal matrix, as a band with a border,"
+
+    @staticmethod
+    def has_base(layer: ConvolutionGeometry) -> bool:
+        """Whether outputs are known."""
+        return layer.outputs_known
+
+    @staticmethod
+    def cost(layer: ConvolutionGeometry) -> Cost:
+        """What factoring the band takes, with its border."""
+        band = band_of(layer)
+        unknowns = layer.axes[0].size * band.blocks * band.size
+        width = band.width * band.size
+        border = 0
+        if layer.observed:
+            border = layer.channels * layer.filters // layer.groups
+            border *= prod(axis.kernel for axis in layer.axes)
+        products = unknowns * (width**2 + 2 * width * band.size + width * border + border**2 // 2)
+        numbers = unknowns * (2 * width + 2 * band.size + 2 * border) + 3 * border**2
+        # What the rows of outputs add to BᵀB, each by itself where some outputs are not known.
+        taps = layer.axes[1].kernel * band.per_row
+        outputs = layer.filters * prod(axis.positions for axis in layer.axes[2:])
+        numbers += layer.axes[0].size * layer.axes[1].positions * taps * (taps + outputs)
+        return Cost(products + border**3 // 3, 4 * numbers)
+
+    def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
+        """Factor the band, then what the border adds; see `Factored`."""
+        return Bordered(BandBase(system, operator, base_shift(operator)))
 
 
 class BandBase:
@@ -223,22 +245,11 @@ def _row_grams(convolution: Convolution, weight: WeightRows) -> Tensor:
     per_row = shape[1] * prod(rest)
     unit = torch.eye(kernel * per_row, dtype=torch.float32, device=weight.W.device)
     pictures = unit.view(-1, kernel, shape[1], *rest).transpose(1, 2)
-    pads: list[int] = []
-    ends = list(zip(op.padding_begin[1:], op.padding_end[1:], strict=True))
-    for first, last in reversed(ends):
-        pads += [first, last]
     w = weight.W.float().reshape(convolution.weight_shape)
-    columns: Tensor = torch.ops.aten.convolution.default(
-        F.pad(pictures, pads),
-        w,
-        None,
-        [1, *op.stride[1:]],
-        [0] * len(op.kernel),
-        [1, *op.dilation[1:]],
-        False,
-        [0] * len(op.kernel),
-        op.groups,
-    )  # (k·per_row, F, 1, O_2..)
+    free = (0,) * len(op.kernel)
+    pads = torch_padding(op.padding_begin[1:], op.padding_end[1:])
+    stride, dilation = (1, *op.stride[1:]), (1, *op.dilation[1:])
+    columns = convolve(F.pad(pictures, pads), w, stride, free, dilation, op.groups)
     rows = columns.flatten(1).T.contiguous()  # (F·O_2.., k·per_row)
     mask = weight.mask.transpose(1, 2).flatten(2)  # (B, O_1, F·O_2..)
     if bool((mask == 1).all()):
@@ -257,18 +268,14 @@ def _border(convolution: Convolution, band: Band, gradient: GradientRows) -> Ten
     filters = convolution.weight_shape[0]
     f, n = filters // g, N // g
     spatial = shape[2:]
-    padded = [
-        size + first + last
-        for size, first, last in zip(spatial, op.padding_begin, op.padding_end, strict=True)
-    ]
-    G = (gradient.G * gradient.scale.view(1, -1, *[1] * len(spatial))).float()
+    padded = padded_sizes(spatial, op.padding_begin, op.padding_end)
+    G = (gradient.G * per_channel(gradient.scale, gradient.G)).float()
     # T: how the gradient of each filter at each tap weighs the pixels, the same for every channel.
     T = G.new_zeros((filters, *op.kernel, B, *padded))
     for tap in itertools.product(*map(range, op.kernel)):
         at: tuple[Any, ...] = (slice(None), *tap)
         T[at][(slice(None), slice(None), *_strided(op, tap, G.shape[2:]))] = G.transpose(0, 1)
-    for axis, (first, size) in enumerate(zip(op.padding_begin, spatial, strict=True)):
-        T = T.narrow(2 + len(op.kernel) + axis, first, size)
+    T = without_padding(T, op.padding_begin, spatial, first=2 + len(op.kernel))
     T = T.reshape(g, f * prod(op.kernel), B, spatial[0], -1)  # (g, f·k, B, H_1, rest)
     rows = band.blocks * band.rows
     border = T.new_zeros((N, T.shape[1], B, rows, N, T.shape[4]))

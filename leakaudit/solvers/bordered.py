@@ -17,11 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers.band import BandBase
 from leakaudit.solvers.dense import cholesky_solve, rows_times, unit_rows
 from leakaudit.solvers.normal_operator import NormalOperator
-from leakaudit.solvers.phase_blocks import PhaseBase
 
 # Added to the diagonal, relative to the largest eigenvalue: float32 then factors H even where its
 # equations alone leave something open, and well-determined directions hardly notice.
@@ -87,26 +84,7 @@ def _core(V: Tensor) -> Tensor:
     return factor
 
 
-class BorderedBand(Bordered):
-    """The weight constraints are the base, a band."""
-
-    NAME = "preconditioned by a band's Cholesky factor with a border"
-
-    def __init__(self, system: LayerSystem, operator: NormalOperator) -> None:
-        """Factor; an output must be known (ValueError)."""
-        super().__init__(BandBase(system, operator, _shift(operator)))
-
-
-class BorderedPhases(Bordered):
-    """The gradient constraints are the base, a block per phase and channel."""
-
-    NAME = "preconditioned by the phases' Cholesky factors with a border"
-
-    def __init__(self, system: LayerSystem, operator: NormalOperator) -> None:
-        """Factor; the output gradient must be known (ValueError)."""
-        super().__init__(PhaseBase(system, operator, _shift(operator)))
-
-
-def _shift(operator: NormalOperator) -> float:
+def base_shift(operator: NormalOperator) -> float:
+    """What is added to the diagonal of H."""
     # The largest entry of the diagonal is of the order of the largest eigenvalue.
     return SHIFT * float(operator.diagonal.max())

@@ -26,12 +26,6 @@ SMALLEST_SHARE = 1e-3
 _CHUNK = 1 << 22  # numbers of the symbol that are inverted at once
 
 
-def circulant_bytes(system: LayerSystem) -> int:
-    """Memory for the symbol of a layer: a block per cell, p = channels of a group x stride²."""
-    p = system.w.shape[1] * prod(system.convolution.op.stride)
-    return 16 * p * prod(system.convolution.input_shape[1:])
-
-
 class ScaledCirculant:
     """Approximates (SᵀS)⁻¹ as D·C⁻¹·D; symmetric positive semidefinite.
 

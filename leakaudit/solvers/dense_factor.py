@@ -6,11 +6,18 @@ and half the memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from leakaudit.counting.bound import layer_bound
+from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.system import LayerSystem
+from leakaudit.solvers.conjugate_gradients import Preconditioner
 from leakaudit.solvers.dense import cholesky_solve, unit_rows
+from leakaudit.solvers.factored import Factored
+from leakaudit.solvers.interface import Cost
 from leakaudit.solvers.normal import normal_matrix
 from leakaudit.solvers.normal_operator import NormalOperator
 
@@ -19,22 +26,36 @@ SHIFT = 3e-6
 _BLOCK = 256
 
 
-class DenseFactor:
-    """Approximates (SᵀS)⁻¹; symmetric positive definite."""
+@dataclass(frozen=True, slots=True)
+class DenseFactor(Factored):
+    """Factors the normal matrix of all equations as one dense matrix."""
 
-    NAME = "preconditioned by the dense normal matrix's Cholesky factor"
+    NAME = "conjugate gradients, preconditioned by the dense normal matrix's Cholesky factor"
+    MATRIX = "their normal matrix, dense in float32,"
 
-    def __init__(self, system: LayerSystem, operator: NormalOperator) -> None:
-        """Assemble the normal matrix and factor it."""
+    @staticmethod
+    def has_base(layer: ConvolutionGeometry) -> bool:
+        """Whether there are any equations."""
+        return layer.outputs_known or layer.observed
+
+    @staticmethod
+    def cost(layer: ConvolutionGeometry) -> Cost:
+        """A Cholesky factor; float32 takes a third of what the eigenvectors would."""
+        unknowns = layer_bound(layer).unknowns
+        return Cost(unknowns**3 // 6, 8 * unknowns**2)
+
+    def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
+        """Assemble the normal matrix and factor it; see `Factored`."""
         H = normal_matrix(system, operator, torch.float32)
         H.diagonal().add_(SHIFT * float(H.diagonal().max()))
-        self._factor = cholesky_in_place(H)
+        L = cholesky_in_place(H)
 
-    def __call__(self, y: Tensor) -> Tensor:
-        """Apply to y (m, B, N, H..), m of the layer's inputs, float64."""
-        rows, size = unit_rows(y)
-        solved = cholesky_solve(rows.T, self._factor).T
-        return (solved.double() * size).reshape(y.shape)
+        def inverse(y: Tensor) -> Tensor:
+            rows, size = unit_rows(y)
+            solved = cholesky_solve(rows.T, L).T
+            return (solved.double() * size).reshape(y.shape)
+
+        return inverse
 
 
 def cholesky_in_place(H: Tensor) -> Tensor:

@@ -1,10 +1,24 @@
-"""What a solver returns."""
+"""The contract of a solver, and what it returns."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
+
+from leakaudit.counting.geometry import ConvolutionGeometry
+from leakaudit.equations.system import LayerSystem
+
+DEFAULT_MEMORY = 2 << 30
+
+
+class Cost(NamedTuple):
+    """What a solver takes before it iterates: multiplications, and bytes of its matrices."""
+
+    products: int
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +28,7 @@ class Solution:
     Attributes:
         x: The layer's input (B, N, H..), float64; minimum-norm where the rank is not full.
         solver: Name of the solver.
-        reason: Why it was chosen.
+        reason: What the solver has to say of the way it went, and before it why it was chosen.
         unknowns: |X|.
         rank: Numerical rank, or None where the solver cannot tell.
         condition: Largest over smallest singular value kept (the worst of the independent
@@ -40,3 +54,35 @@ class Solution:
     def full_rank(self) -> bool:
         """Whether the equations fix every unknown, as far as the solver can tell."""
         return self.rank is None or self.rank == self.unknowns
+
+
+@dataclass(frozen=True, slots=True)
+class Solver(ABC):
+    """One way to solve the equations of a layer. `registry.SOLVERS` lists them all.
+
+    Attributes:
+        NAME: By which its solutions name it.
+        memory: Bytes that it may take for matrices.
+    """
+
+    NAME: ClassVar[str]
+    memory: int = DEFAULT_MEMORY
+
+    @staticmethod
+    @abstractmethod
+    def cost(layer: ConvolutionGeometry) -> Cost:
+        """What it takes for a layer, from its sizes alone."""
+
+    @abstractmethod
+    def solve(self, system: LayerSystem) -> Solution | None:
+        """Compute the layer's input.
+
+        Args:
+            system: Its equations, of those kinds that the solver takes.
+
+        Returns:
+            None where the solver cannot show that the rank is full, and another may tell more.
+
+        Raises:
+            ValueError: The equations that the solver takes are not there.
+        """

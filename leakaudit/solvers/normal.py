@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.counting.geometry import ConvolutionGeometry
+from leakaudit.equations.axes import per_filter, unknown_numbers
 from leakaudit.equations.phases import phase_systems
 from leakaudit.equations.system import LayerSystem
 from leakaudit.solvers.normal_operator import NormalOperator
@@ -43,8 +44,8 @@ def _add_gradient_constraints(
     H: Tensor, layer: ConvolutionGeometry, G: Tensor, scale: Tensor, shape: tuple[int, ...]
 ) -> None:
     f, n = layer.filters // layer.groups, layer.channels // layer.groups
-    scaled = G.transpose(0, 1) * scale.view(-1, *[1] * (G.dim() - 1))
-    numbers = _unknown_numbers(shape).to(H.device)  # (N, B·H..)
+    scaled = G.transpose(0, 1) * per_filter(scale, G)
+    numbers = unknown_numbers(shape).to(H.device)  # (N, B·H..)
     for phase in phase_systems(layer.axes):
         pixels = phase.pixels.to(H.device)
         for group in range(layer.groups):
@@ -60,7 +61,7 @@ def _add_weight_constraints(
 ) -> None:
     f, n = layer.filters // layer.groups, layer.channels // layer.groups
     unknowns = H.shape[0]
-    numbers = _unknown_numbers(shape).to(H.device)  # (N, B·H..)
+    numbers = unknown_numbers(shape).to(H.device)  # (N, B·H..)
     pixels, real = _patches(layer)  # (L, k)
     pixels, real = pixels.to(H.device), real.to(H.device)
     L, k = pixels.shape
@@ -97,8 +98,3 @@ def _patches(layer: ConvolutionGeometry) -> tuple[Tensor, Tensor]:
         )
         real = (real[:, None, :, None] & inside[None, :, None, :]).reshape(pixels.shape)
     return pixels, real
-
-
-def _unknown_numbers(shape: tuple[int, ...]) -> Tensor:
-    """Number of each unknown in x (B, N, H..) flattened, arranged (N, B·H..)."""
-    return torch.arange(prod(shape)).reshape(shape).transpose(0, 1).reshape(shape[1], -1)

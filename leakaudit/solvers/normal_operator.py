@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leakaudit.equations.axes import padded_sizes, torch_padding, without_padding
 from leakaudit.equations.linear_maps import row_scale
 from leakaudit.equations.system import LayerSystem
 
@@ -23,6 +24,9 @@ from leakaudit.equations.system import LayerSystem
 # wants more work per kernel.
 _TILE_ON_CPU = 1 << 18
 _TILE_ELSEWHERE = 1 << 26
+# Eigenvalues of a normal matrix carry errors of about 1e-16 of the largest, so singular values
+# are resolved to about 1e-8 of the largest; below this share they count as zero.
+RESOLVED = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,25 +198,16 @@ class NormalOperator:
         return part.reshape(self._groups, self._filters // self._groups, -1)
 
     def _padded(self, x: Tensor) -> Tensor:
-        ends = zip(reversed(self._op.padding_begin), reversed(self._op.padding_end), strict=True)
-        return F.pad(x, [end for pair in ends for end in pair]).contiguous()
+        pads = torch_padding(self._op.padding_begin, self._op.padding_end)
+        return F.pad(x, pads).contiguous()
 
     def _zeros(self) -> Tensor:
         """Zeros for x with its padding."""
-        sizes = [
-            size + begin + end
-            for size, begin, end in zip(
-                self.shape[2:], self._op.padding_begin, self._op.padding_end, strict=True
-            )
-        ]
+        sizes = padded_sizes(self.shape[2:], self._op.padding_begin, self._op.padding_end)
         return torch.zeros((*self.shape[:2], *sizes), dtype=torch.float64, device=self.device)
 
     def _cropped(self, padded: Tensor) -> Tensor:
-        for axis, (begin, size) in enumerate(
-            zip(self._op.padding_begin, self.shape[2:], strict=True), start=2
-        ):
-            padded = padded.narrow(axis, begin, size)
-        return padded.contiguous()
+        return without_padding(padded, self._op.padding_begin, self.shape[2:]).contiguous()
 
     def _windows(self, padded: Tensor, tile: _Tile) -> Tensor:
         """View (N, K_1..K_d, t_1, O_2..O_d) of what every tap reads at the tile's positions."""

@@ -1,4 +1,4 @@
-"""The normal matrix of the gradient constraints, factored phase by phase: a base for `Bordered`.
+"""The normal matrix of the gradient constraints, factored phase by phase: a base with a border.
 
 A gradient constraint reads one channel and the pixels of one stride phase, and all channels of a
 group share its row: AᵀA is block diagonal, with equal blocks for the channels. Where that leaves
@@ -8,32 +8,55 @@ little open and few outputs are known, the weight constraints are the border.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
 from leakaudit.counting.geometry import ConvolutionGeometry
+from leakaudit.equations.axes import padded_sizes, per_filter, unknown_numbers, without_padding
 from leakaudit.equations.convolution import Convolution
 from leakaudit.equations.phases import axis_phases, phase_systems
 from leakaudit.equations.system import LayerSystem
+from leakaudit.solvers.bordered import Bordered, base_shift
+from leakaudit.solvers.conjugate_gradients import Preconditioner
 from leakaudit.solvers.dense import rows_times
+from leakaudit.solvers.factored import Factored
+from leakaudit.solvers.interface import Cost
 from leakaudit.solvers.normal_operator import NormalOperator, WeightRows
 
 
-def phases_cost(layer: ConvolutionGeometry) -> tuple[int, int]:
-    """Multiplications that factoring takes with its border, and the bytes of its factors."""
-    n, f = layer.channels // layer.groups, layer.filters // layer.groups
-    unknowns = layer.channels * prod(axis.size for axis in layer.axes)
-    border = layer.filters * prod(axis.positions for axis in layer.axes)
-    products = unknowns * border**2 // 2 + border**3 // 3
-    numbers = 2 * unknowns * border + 3 * border**2
-    for phases in itertools.product(*(axis_phases(axis) for axis in layer.axes)):
-        p = prod(len(phase.pixels) for phase in phases)
-        rows = f * prod(len(phase.taps) for phase in phases)
-        products += layer.groups * (p**2 * rows + p**3 + n * p**2 * border)
-        numbers += layer.groups * (p * rows + 2 * p**2)
-    return products, 4 * numbers
+@dataclass(frozen=True, slots=True)
+class BorderedPhases(Factored):
+    """The gradient constraints are the base, a block per phase and channel."""
+
+    NAME = "conjugate gradients, preconditioned by the phases' Cholesky factors with a border"
+    MATRIX = "their normal matrix, as a block per phase with a border,"
+
+    @staticmethod
+    def has_base(layer: ConvolutionGeometry) -> bool:
+        """Whether the gradient of its weight is observed."""
+        return layer.observed
+
+    @staticmethod
+    def cost(layer: ConvolutionGeometry) -> Cost:
+        """What factoring the blocks takes, with their border."""
+        n, f = layer.channels // layer.groups, layer.filters // layer.groups
+        unknowns = layer.channels * prod(axis.size for axis in layer.axes)
+        border = layer.filters * prod(axis.positions for axis in layer.axes)
+        products = unknowns * border**2 // 2 + border**3 // 3
+        numbers = 2 * unknowns * border + 3 * border**2
+        for phases in itertools.product(*(axis_phases(axis) for axis in layer.axes)):
+            p = prod(len(phase.pixels) for phase in phases)
+            rows = f * prod(len(phase.taps) for phase in phases)
+            products += layer.groups * (p**2 * rows + p**3 + n * p**2 * border)
+            numbers += layer.groups * (p * rows + 2 * p**2)
+        return Cost(products, 4 * numbers)
+
+    def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
+        """Factor the blocks, then what the border adds; see `Factored`."""
+        return Bordered(PhaseBase(system, operator, base_shift(operator)))
 
 
 class PhaseBase:
@@ -56,14 +79,9 @@ class PhaseBase:
         self._weight = operator.weight
         groups = system.convolution.op.groups
         shape = system.convolution.input_shape
-        scale = operator.gradient.scale.view(-1, *[1] * (len(shape) - 1))
-        G = (operator.gradient.G.transpose(0, 1) * scale).float()  # (F, B, O..)
-        numbers = (
-            torch.arange(prod(shape))
-            .view(shape)
-            .transpose(0, 1)
-            .reshape(groups, -1, shape[0] * prod(shape[2:]))
-        )
+        rows = operator.gradient.G.transpose(0, 1)
+        G = (rows * per_filter(operator.gradient.scale, rows)).float()  # (F, B, O..)
+        numbers = unknown_numbers(shape).reshape(groups, -1, shape[0] * prod(shape[2:]))
         self._inverses: list[Tensor] = []  # (p, p), of L
         unknowns = []
         for phase in phase_systems(system.geometry.axes):
@@ -115,10 +133,7 @@ def weight_rows(convolution: Convolution, weight: WeightRows) -> Tensor:
     n = shape[1] // g
     spatial = shape[2:]
     outputs = weight.mask.shape[2:]
-    padded = [
-        size + first + last
-        for size, first, last in zip(spatial, op.padding_begin, op.padding_end, strict=True)
-    ]
+    padded = padded_sizes(spatial, op.padding_begin, op.padding_end)
     W = weight.W.float().view(g, f, n, *op.kernel)
     whole = W.new_zeros((g * f, *outputs, shape[1], *padded))
     steps = whole.stride()
@@ -136,8 +151,7 @@ def weight_rows(convolution: Convolution, weight: WeightRows) -> Tensor:
             ),
         )
         taps.copy_(W[group].view(f, *[1] * d, n, *op.kernel).expand_as(taps))
-    for axis, (first, size) in enumerate(zip(op.padding_begin, spatial, strict=True)):
-        whole = whole.narrow(2 + d + axis, first, size)
+    whole = without_padding(whole, op.padding_begin, spatial, first=2 + d)
     rows = whole.flatten(1 + d).flatten(0, d)  # (F·O.., N·H..)
     known = [rows[mask.flatten() > 0] for mask in weight.mask]  # per example
     every: Tensor = torch.block_diag(*known)  # type: ignore[no-untyped-call]  # torch's own

@@ -7,17 +7,11 @@ from dataclasses import replace
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers import gradient_only, iterative, stacked
-from leakaudit.solvers.bordered import BorderedBand, BorderedPhases
-from leakaudit.solvers.dense_factor import DenseFactor
-from leakaudit.solvers.interface import Solution
-from leakaudit.solvers.select import (
-    DEFAULT_MEMORY,
-    Method,
-    choose,
-    choose_dense,
-    choose_for_both,
-)
+from leakaudit.solvers.gradient_only import GradientOnly
+from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
+from leakaudit.solvers.matrix_free import MatrixFree
+from leakaudit.solvers.select import choose, choose_dense, choose_for_both
+from leakaudit.solvers.stacked import Stacked
 
 # Above this condition number gradients in float32 leave errors of a thousandth: the weight
 # constraints are then taken in as well.
@@ -38,30 +32,24 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
         raise ValueError("no equations: neither dl/do nor o is known")
     layer = replace(system.geometry, observed=system.has_gradient, outputs_known=system.has_weight)
     choice = choose(layer, memory)
-    if choice.method is Method.GRADIENT_ONLY:
-        alone = gradient_only.solve(system, choice.reason)
-        if not system.has_weight or not _falls_short(alone, layer):
-            return alone
+    solution = choice.solver(memory).solve(system)
+    alone = solution if choice.solver is GradientOnly and system.has_weight else None
+    if alone is not None and _falls_short(alone, layer):
         rank = f"the gradient constraints alone have rank {alone.rank} of {alone.unknowns}"
         both = choose_for_both(layer, memory)
         choice = replace(both, reason=f"{rank}, condition {alone.condition:.0e}; {both.reason}")
-    match choice.method:
-        case Method.STACKED:
-            return stacked.solve(system, choice.reason)
-        case Method.BORDERED_BAND:
-            solution = iterative.solve_factored(system, choice.reason, BorderedBand)
-        case Method.BORDERED_PHASES:
-            solution = iterative.solve_factored(system, choice.reason, BorderedPhases)
-        case Method.DENSE_FACTOR:
-            solution = iterative.solve_factored(system, choice.reason, DenseFactor)
-        case _:
-            return iterative.solve_matrix_free(system, choice.reason, memory)
+        solution = choice.solver(memory).solve(system)
     if solution is not None:
-        return solution
-    open_ = f"{choice.reason}; it left the rank open"
-    if choose_dense(layer, memory) is not None:
-        return stacked.solve(system, open_)
-    return iterative.solve_matrix_free(system, open_, memory)
+        return _because(choice.reason, solution)
+    fits = choose_dense(layer, memory) is not None
+    last: Stacked | MatrixFree = Stacked(memory) if fits else MatrixFree(memory)
+    return _because(f"{choice.reason}; it left the rank open", last.solve(system))
+
+
+def _because(reason: str, solution: Solution) -> Solution:
+    """With why it was chosen, before what the solver says itself."""
+    own = f"; {solution.reason}" if solution.reason else ""
+    return replace(solution, reason=f"{reason}{own}")
 
 
 def _falls_short(alone: Solution, layer: ConvolutionGeometry) -> bool:

@@ -10,77 +10,83 @@ minimum-norm solution.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from leakaudit.counting.bound import layer_bound
+from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers.conjugate_gradients import least_squares
+from leakaudit.solvers.conjugate_gradients import Preconditioner, least_squares
 from leakaudit.solvers.dense import cholesky_solve
-from leakaudit.solvers.interface import Solution
+from leakaudit.solvers.interface import Cost, Solution, Solver
 from leakaudit.solvers.normal import normal_matrix
-from leakaudit.solvers.normal_operator import NormalOperator
-
-NAME = "normal matrix, Cholesky-preconditioned conjugate gradients"
-NAME_SINGULAR = "normal matrix, eigenvalues"
-# Eigenvalues of a normal matrix carry errors of about 1e-16 of the largest, so singular values
-# are resolved to about 1e-8 of the largest; below this share they count as zero.
-RESOLVED = 1e-7
+from leakaudit.solvers.normal_operator import RESOLVED, NormalOperator
 
 
-def solve(system: LayerSystem, reason: str) -> Solution:
-    """Solve the stacked equations; minimum-norm where their rank is not full."""
-    operator = NormalOperator(system)
-    H = normal_matrix(system, operator)  # (n, n), n = |X|
-    unknowns = H.shape[0]
-    # Pixels that nothing reads have a zero row; they would make the matrix singular for no reason
-    # but themselves. They stay 0 in the solution and lack in the rank.
-    live = torch.diagonal(H) > 0
-    if not bool(live.any()):
-        end = least_squares(operator)
-        zero = f"{reason}; every coefficient is 0"
-        return Solution(end.x, NAME_SINGULAR, zero, unknowns, 0, None, end.residual)
-    reduced = H if bool(live.all()) else H[live][:, live]
-    factor, info = torch.linalg.cholesky_ex(reduced)
-    if int(info) == 0:
-        largest, smallest = extreme_singular_values(reduced, factor)
-        if smallest > max(RESOLVED, system.precision) * largest:
-            end = least_squares(operator, _preconditioner(factor, live))
-            return Solution(
-                end.x,
-                NAME,
-                reason,
-                unknowns,
-                reduced.shape[0],
-                largest / smallest,
-                end.residual,
-                end.iterations,
-                (largest, smallest),
-            )
-    values, vectors = torch.linalg.eigh(reduced)
-    singular = values.clamp_min(0).sqrt()
-    keep = singular > max(RESOLVED, system.precision) * singular[-1]
-    rank = int(keep.sum())
-    kept = vectors[:, keep]
-    extremes = (float(singular[-1]), float(singular[keep][0])) if rank else None
+@dataclass(frozen=True, slots=True)
+class Stacked(Solver):
+    """Minimum-norm where the rank is not full, which it always tells."""
 
-    def project(y: Tensor) -> Tensor:
-        flat = y.flatten(1)
-        result = torch.zeros_like(flat)
-        result[:, live] = ((flat[:, live] @ kept) / values[keep]) @ kept.T
-        return result.reshape(y.shape)
+    NAME = "normal matrix, Cholesky-preconditioned conjugate gradients"
+    NAME_SINGULAR: ClassVar[str] = "normal matrix, eigenvalues"
 
-    end = least_squares(operator, project)
+    @staticmethod
+    def cost(layer: ConvolutionGeometry) -> Cost:
+        """A Cholesky factor, and room for the eigenvectors that a singular matrix takes."""
+        unknowns = layer_bound(layer).unknowns
+        return Cost(unknowns**3 // 6, 8 * 3 * unknowns**2)
+
+    def solve(self, system: LayerSystem) -> Solution:
+        """Solve; see `Solver`."""
+        operator = NormalOperator(system)
+        H = normal_matrix(system, operator)  # (n, n), n = |X|
+        unknowns = H.shape[0]
+        # Pixels that nothing reads have a zero row; they would make the matrix singular for no
+        # reason but themselves. They stay 0 in the solution and lack in the rank.
+        live = torch.diagonal(H) > 0
+        if not bool(live.any()):
+            end = least_squares(operator)
+            zero = "every coefficient is 0"
+            return Solution(end.x, self.NAME_SINGULAR, zero, unknowns, 0, None, end.residual)
+        reduced = H if bool(live.all()) else H[live][:, live]
+        factor, info = torch.linalg.cholesky_ex(reduced)
+        extremes: tuple[float, float] | None
+        if int(info) == 0:
+            extremes = largest, smallest = extreme_singular_values(reduced, factor)
+            if smallest > max(RESOLVED, system.precision) * largest:
+                inverse = _among(live, lambda rows: cholesky_solve(rows.T, factor).T)
+                return _refined(operator, inverse, self.NAME, reduced.shape[0], extremes)
+        values, vectors = torch.linalg.eigh(reduced)
+        singular = values.clamp_min(0).sqrt()
+        keep = singular > max(RESOLVED, system.precision) * singular[-1]
+        rank = int(keep.sum())
+        kept = vectors[:, keep]
+        extremes = (float(singular[-1]), float(singular[keep][0])) if rank else None
+        inverse = _among(live, lambda rows: ((rows @ kept) / values[keep]) @ kept.T)
+        return _refined(operator, inverse, self.NAME_SINGULAR, rank, extremes)
+
+
+def _refined(
+    operator: NormalOperator,
+    inverse: Preconditioner,
+    name: str,
+    rank: int,
+    extremes: tuple[float, float] | None,
+) -> Solution:
+    end = least_squares(operator, inverse)
     return Solution(
-        end.x,
-        NAME_SINGULAR,
-        reason,
-        unknowns,
-        rank,
-        extremes[0] / extremes[1] if extremes else float("inf"),
-        end.residual,
-        end.iterations,
-        extremes,
+        x=end.x,
+        solver=name,
+        reason="",
+        unknowns=end.x.numel(),
+        rank=rank,
+        condition=extremes[0] / extremes[1] if extremes else float("inf"),
+        residual=end.residual,
+        iterations=end.iterations,
+        singular_values=extremes,
     )
 
 
@@ -91,9 +97,8 @@ def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple
     what is returned divided by a factor near 1.
     """
     start = torch.linspace(1.0, 2.0, H.shape[0], dtype=H.dtype, device=H.device)
-    start = torch.sin(start * 1e4)[
-        :, None
-    ]  # deterministic, and orthogonal to nothing in particular
+    # Deterministic, and orthogonal to nothing in particular.
+    start = torch.sin(start * 1e4)[:, None]
     v = u = start / start.norm()
     largest = smallest_inverse = start.new_zeros(())
     for _ in range(steps):
@@ -106,11 +111,13 @@ def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple
     return float(largest.sqrt()), float(smallest_inverse.rsqrt())
 
 
-def _preconditioner(factor: Tensor, live: Tensor) -> Callable[[Tensor], Tensor]:
+def _among(live: Tensor, solve: Callable[[Tensor], Tensor]) -> Preconditioner:
+    """A map of the live unknowns, rows (m, r), as one of all of them; the others become 0."""
+
     def apply(y: Tensor) -> Tensor:
         flat = y.flatten(1)
         result = torch.zeros_like(flat)
-        result[:, live] = cholesky_solve(flat[:, live].T, factor).T
+        result[:, live] = solve(flat[:, live])
         return result.reshape(y.shape)
 
     return apply

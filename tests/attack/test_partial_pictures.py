@@ -25,8 +25,8 @@ from leakaudit.confirm.metrics import mse, psnr
 from leakaudit.confirm.partial_attempts import partial_leak
 from leakaudit.confirm.probes import make_probe
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers import iterative
 from leakaudit.solvers.interface import Solution
+from leakaudit.solvers.matrix_free import MatrixFree
 
 photographs = pytest.mark.skipif(
     find_spec("foolbox") is None or find_spec("skimage") is None,
@@ -61,7 +61,7 @@ def system_of(
 
 
 def minimum_norm(system: LayerSystem) -> Solution:
-    return iterative.solve_matrix_free(system, "test")
+    return MatrixFree().solve(system)
 
 
 @photographs

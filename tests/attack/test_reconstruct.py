@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import inspect
 import os
 import subprocess
@@ -60,7 +61,7 @@ class TestWhatTheAttackerMayKnow:
             "memory",
             "known",
             "solutions",
-            "settled",
+            "decided",
             "outputs",
             "attempts",
         }
@@ -113,8 +114,7 @@ import numpy as np
 import torch
 from torch import nn
 
-for name in ("victim", "probes", "confirm"):
-    sys.modules["leakaudit.rconv." + name] = None  # importing it raises ImportError
+sys.modules["leakaudit.confirm"] = None  # importing the client, or anything beside it, raises
 from hand_built import graph_of
 from leakaudit.attack.reconstruct import reconstruct
 
@@ -276,3 +276,34 @@ def test_coarser_gradients_give_a_coarser_answer(dtype: Any) -> None:
     error = float((result.values["input"].tensor - x).abs().max())
     assert torch.finfo(dtype).eps / 1e3 < error < 30 * torch.finfo(dtype).eps
     assert result.values["input"].tensor.dtype is torch.float64
+
+
+class TestItIsPublic:
+    def test_the_example_in_its_docstring_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(ROOT)
+        module = sys.modules[reconstruct.__module__]
+        result = doctest.testmod(module)
+        assert result.attempted > 10
+        assert result.failed == 0
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            (lambda w, g: ("hinge", w, g), "'hinge': it must be one of cross-entropy, bce, mse"),
+            (lambda w, g: (LOSS, {k: w[k] for k in w if k != "2.weight"}, g), "no weight '2.w"),
+            (lambda w, g: (LOSS, w | {"0.bias": w["0.bias"][:3]}, g), r"weight '0.bias' .* \(3,\)"),
+            (
+                lambda w, g: (LOSS, w, g | {"0.bias": g["0.bias"][:3]}),
+                r"gradient '0.bias' .*\(4,\)",
+            ),
+            (lambda w, g: (LOSS, w, g | {"9.bias": g["0.bias"]}), "no such parameter"),
+        ],
+    )
+    def test_arguments_that_do_not_belong_together_are_refused(
+        self, change: Any, named: str
+    ) -> None:
+        model = small()
+        weights, gradients = weights_of(model), client_gradients(model, probe(IMAGE), LOSS)
+        loss, weights, gradients = change(weights, gradients)
+        with pytest.raises(ValueError, match=named):
+            reconstruct(graph_of(model, IMAGE), weights, gradients, loss)

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from hand_built import graph_of, network
 from hypothesis import given, settings, strategies as st
 
-from leakaudit.attack.signs.relu import match_sums, relu_threshold, settle
+from leakaudit.attack.signs.saturation import match_sums, relu_threshold, saturated_exactly
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
 from leakaudit.facts.fact import gradient, value
@@ -116,7 +116,7 @@ def test_outputs_beyond_the_error_are_never_in_doubt() -> None:
 def test_rounding_at_every_flat_end_is_removed(
     op: Activation, error: float, precision: float
 ) -> None:
-    ends = op.flat_ends
+    ends = op.saturation_levels
     assert ends is not None
     low, high = ends
     generator = torch.Generator().manual_seed(3)
@@ -132,7 +132,7 @@ def test_rounding_at_every_flat_end_is_removed(
     node = Node("0", op, ("input",), ("t0",))
     state = State(graph, {}, {}, precision, "cross-entropy")
     state.known[value("t0")] = Known(y, None, error)
-    settled = settle(state, node, ends)
+    settled = saturated_exactly(state, node, ends)
     for end in ends:
         assert torch.equal(settled == end, truth == end)
     assert bool(((settled > low) & (settled < high))[inside].all())
@@ -160,15 +160,15 @@ def test_the_bias_of_the_convolution_below_decides_what_the_noise_hides(op: Acti
     db = (slope * g * ((truth > 0) & (truth < 1))).sum(dim=(0, 2, 3))
     state = State(graph, {}, {"0.bias": db}, EPS, "cross-entropy")
     state.known[value("t1")] = Known(y, None, 1e-5)
-    ends = op.flat_ends
+    ends = op.saturation_levels
     assert ends is not None
-    without = settle(state, node, ends)
+    without = saturated_exactly(state, node, ends)
     assert not bool((without[..., 2, 2] > 0).any())  # hidden in the noise
     state.known[gradient("t1")] = Known(g)
-    settled = settle(state, node, ends)
+    settled = saturated_exactly(state, node, ends)
     assert torch.equal(settled == 0, truth == 0)
     assert torch.equal(settled == 1, truth == 1)
 
 
-def test_smooth_activations_have_no_flat_ends() -> None:
-    assert Sigmoid().flat_ends is None
+def test_smooth_activations_have_no_saturation_levels() -> None:
+    assert Sigmoid().saturation_levels is None

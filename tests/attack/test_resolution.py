@@ -11,10 +11,11 @@ from dense_reference import Case, cases, layer
 from hypothesis import given, settings, strategies as st
 
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers import conjugate_gradients, stacked
+from leakaudit.solvers import conjugate_gradients
 from leakaudit.solvers.interface import Solution
-from leakaudit.solvers.iterative import solve_matrix_free
+from leakaudit.solvers.matrix_free import MatrixFree
 from leakaudit.solvers.solve import solve_layer
+from leakaudit.solvers.stacked import Stacked
 
 DTYPES = {"float16": 1e-5, "bfloat16": 1e-4, "float32": 1e-8}
 
@@ -41,10 +42,10 @@ def test_a_direction_below_the_precision_leaves_the_rank_open(name: str, filters
     system = system_of(case, weak, x, torch.finfo(dtype).eps)
     assert system.o is not None
     coarse = replace(system, o=system.o.to(dtype).double())
-    assert solve_matrix_free(coarse, "").rank is None
+    assert MatrixFree().solve(coarse).rank is None
     s[-1] = 1.0
     strong = ((U * s) @ V).reshape(w.shape)
-    assert solve_matrix_free(system_of(case, strong, x, system.precision), "").rank == x.numel()
+    assert MatrixFree().solve(system_of(case, strong, x, system.precision)).rank == x.numel()
 
 
 def both(case: Case, seed: int, known: float) -> LayerSystem:
@@ -64,7 +65,7 @@ def test_rarer_stopping_tests_find_the_same(case: Case, seed: int, known: float)
     system = both(case, seed, known)
 
     def solved() -> list[Solution]:
-        return [solve_layer(system), solve_layer(system, 0), stacked.solve(system, "")]
+        return [solve_layer(system), solve_layer(system, 0), Stacked().solve(system)]
 
     each = solved()
     with pytest.MonkeyPatch.context() as patch:
@@ -87,4 +88,4 @@ def test_weights_of_zero_fix_nothing(memory: int, precision: float) -> None:
     dw = case.convolution.weight_gradient(x, G)
     found = solve_layer(replace(nothing, dw=dw, G=G), memory)
     assert found.rank is None or found.rank > 0
-    assert stacked.solve(nothing, "").condition is None
+    assert Stacked().solve(nothing).condition is None

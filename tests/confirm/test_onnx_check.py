@@ -19,7 +19,7 @@ from torch import nn
 from leakaudit.confirm.confirm import ConfirmOptions, confirm
 from leakaudit.confirm.onnxruntime_check import check_against_onnxruntime
 from leakaudit.errors import AuditError
-from leakaudit.execute import activations
+from leakaudit.execute import activation as activations
 from leakaudit.leakpath.path import find_leak_path
 from leakaudit.operators import Relu
 

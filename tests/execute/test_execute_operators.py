@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ torch = pytest.importorskip("torch")
 from one_node import execute_one, shapes_of
 from operator_case import Case
 from operator_cases import CASES
+from places import PACKAGE
 
 from leakaudit import operators
-from leakaudit.execute import execute
+from leakaudit.execute.dispatch import EXECUTORS, FAMILIES, OPERATORS, merged
 from leakaudit.operators import Activation, Embedding, Operator, Unsupported
 
 CONCRETE = {getattr(operators, name) for name in operators.__all__} - {Operator, Activation}
@@ -33,9 +35,47 @@ def test_every_operator_has_a_case() -> None:
     assert {type(case.op) for case in CASES} == CONCRETE - {Unsupported}
 
 
-@pytest.mark.parametrize("operator", sorted(CONCRETE, key=lambda c: c.__name__))
-def test_every_operator_is_registered(operator: Any) -> None:
-    assert execute.dispatch(operator) is not execute.dispatch(Operator)
+@pytest.mark.parametrize("operator", sorted(CONCRETE - {Unsupported}, key=lambda c: c.__name__))
+def test_every_operator_has_exactly_one_executor(operator: Any) -> None:
+    assert sum(operator in family.EXECUTORS for family in FAMILIES) == 1
+    assert EXECUTORS[operator] in [family.EXECUTORS.get(operator) for family in FAMILIES]
+
+
+def names_in_the_room() -> dict[str, set[str]]:
+    """Per file of execute/ every name that its code uses."""
+    found = {}
+    for path in (PACKAGE / "execute").glob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        nodes = [node for node in tree if isinstance(node, ast.Name | ast.alias | ast.Attribute)]
+        found[path.stem] = {
+            getattr(n, "id", None) or getattr(n, "name", None) or n.attr for n in nodes
+        }
+    return found
+
+
+def test_the_families_are_the_files_that_hold_executors() -> None:
+    named = {family.__name__.rpartition(".")[2] for family in FAMILIES}
+    assert named | {"dispatch"} == {
+        name for name, used in names_in_the_room().items() if "EXECUTORS" in used
+    }
+
+
+def test_an_operator_is_named_in_one_file_of_the_room() -> None:
+    room = names_in_the_room()
+    for operator in CONCRETE:
+        assert len([name for name, used in room.items() if operator.__name__ in used]) == 1, (
+            operator
+        )
+
+
+def test_an_operator_without_an_executor_is_an_error_at_import() -> None:
+    class Unheard(Activation):
+        pass
+
+    with pytest.raises(TypeError, match="Unheard"):
+        merged((family.EXECUTORS for family in FAMILIES), [*OPERATORS, Unheard])
+    with pytest.raises(TypeError, match="two"):
+        merged((family.EXECUTORS for family in (*FAMILIES, FAMILIES[0])), OPERATORS)
 
 
 @every_case

@@ -12,11 +12,7 @@ from one_node import NoWeights, execute_one
 from operator_case import rand
 
 from leakaudit import operators as ops
-from leakaudit.execute import (
-    NotExecutable,
-    activations,
-    run,
-)
+from leakaudit.execute import NotExecutable, activation as activations, run
 from leakaudit.graph import Graph, Node, Tensor
 from leakaudit.operators.arithmetic import Additive
 
@@ -110,7 +106,7 @@ def test_what_is_not_monotone_is_not_inverted(op: ops.Activation) -> None:
 
 @pytest.mark.parametrize("op", [ops.Clip(-1.0, 2.0), ops.Clip(0.0, 6.0), ops.HardSigmoid()])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_flat_ends_are_not_inverted(op: ops.Activation, dtype: torch.dtype) -> None:
+def test_saturation_levels_are_not_inverted(op: ops.Activation, dtype: torch.dtype) -> None:
     o = torch.linspace(-9, 9, 37, dtype=dtype).requires_grad_(True)
     y = activations.apply(op, o, None)
     (gradient,) = torch.autograd.grad(y.sum(), o)

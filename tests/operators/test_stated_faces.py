@@ -20,7 +20,7 @@ from leakaudit.operators.moved import Moves
     ("base", "left_out"),
     [
         (ops.Operator, ["derive", "gradient_bound", "output_shapes", "stop"]),
-        (ops.Activation, ["flat_ends", "invertible", "monotone"]),
+        (ops.Activation, ["saturation_levels", "invertible", "monotone"]),
         (Opaque, ["gradient_bound", "output_shapes", "reason"]),
         (Affine, ["gradient_bound", "output_shapes", "stop"]),
         (Moves, ["gradient_bound", "keeps", "output_shapes"]),
@@ -42,7 +42,7 @@ def test_an_activation_may_not_leave_one_trait_out() -> None:
         @dataclass(frozen=True, slots=True)
         class Sketch(ops.Activation):
             monotone: ClassVar[bool] = True
-            flat_ends: ClassVar[None] = None
+            saturation_levels: ClassVar[None] = None
 
 
 def test_what_states_all_is_an_operator() -> None:
@@ -69,11 +69,11 @@ def test_every_operator_stands_in_one_family() -> None:
         assert own == set(family.__all__) - {"Activation"}
 
 
-def test_flat_ends_go_with_what_is_not_invertible() -> None:
+def test_saturation_levels_go_with_what_is_not_invertible() -> None:
     """An activation is undone everywhere exactly where it is monotone and flat nowhere."""
     for case in CASES:
         if isinstance(case.op, ops.Activation) and case.op.monotone:
-            low, high = case.op.flat_ends or (-torch.inf, torch.inf)
+            low, high = case.op.saturation_levels or (-torch.inf, torch.inf)
             assert case.op.invertible is (low == -torch.inf and high == torch.inf)
 
 

@@ -21,10 +21,11 @@ from solver_problems import (
 )
 
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers.bordered import BorderedBand, BorderedPhases
+from leakaudit.solvers.band import BorderedBand
 from leakaudit.solvers.dense_factor import DenseFactor
-from leakaudit.solvers.iterative import solve_factored, solve_matrix_free
-from leakaudit.solvers.select import Method, choose
+from leakaudit.solvers.matrix_free import MatrixFree
+from leakaudit.solvers.phase_blocks import BorderedPhases
+from leakaudit.solvers.select import choose
 from leakaudit.solvers.solve import solve_layer
 
 
@@ -77,7 +78,7 @@ def test_matrix_free_claims_full_rank_only_where_it_is_full(
 ) -> None:
     found = problem(case, seed, which)
     assume(found.rank_is_clear)
-    check_full_rank_claim(found, solve_matrix_free(found.system, "test"))
+    check_full_rank_claim(found, MatrixFree().solve(found.system))
 
 
 @SUITE
@@ -94,7 +95,7 @@ def test_a_float32_factor_claims_full_rank_only_where_it_is_full(
     found = problem(case, seed, which, known)
     assume(found.rank_is_clear and found.system.has_weight)
     assume(factor is not BorderedPhases or which == "both")
-    solution = solve_factored(found.system, "test", factor)
+    solution = factor().solve(found.system)
     if solution is not None:
         check_full_rank_claim(found, solution)
         check_singular_values(found, solution)
@@ -107,14 +108,14 @@ def test_a_float32_factor_claims_full_rank_only_where_it_is_full(
 def test_a_float32_factor_of_zeros_claims_nothing(factor: Any) -> None:
     system = problem(layer((5, 5), 3, padding=1, group_filters=4), 0).system
     zero = {name: torch.zeros_like(getattr(system, name)) for name in ("w", "dw", "G", "o")}
-    assert solve_factored(replace(system, **zero), "test", factor) is None
+    assert factor().solve(replace(system, **zero)) is None
 
 
 def test_a_matrix_that_float32_makes_indefinite_is_left_to_other_solvers(monkeypatch: Any) -> None:
     monkeypatch.setattr("leakaudit.solvers.bordered.SHIFT", -1.0)
     found = problem(layer((30, 30), 3, padding=1, group_filters=2), 0)
-    assert choose(found.case.geometry).method is Method.BORDERED_BAND
-    assert solve_factored(found.system, "test", BorderedBand) is None
+    assert choose(found.case.geometry).solver is BorderedBand
+    assert BorderedBand().solve(found.system) is None
     solution = solve_layer(found.system)
     assert "left the rank open" in solution.reason
     assert (solution.x - found.x).abs().max() < 1e-8
@@ -131,14 +132,14 @@ def test_one_open_direction_among_ten_thousand_is_noticed(missing: int) -> None:
     system = LayerSystem(
         case.convolution, case.geometry, w, None, None, case.output(x, w) * mask, mask, EPS
     )
-    assert solve_matrix_free(system, "").rank is None
+    assert MatrixFree().solve(system).rank is None
     whole = replace(system, o=case.output(x, w), mask=torch.ones_like(mask))
-    assert solve_matrix_free(whole, "").rank == 10_000
+    assert MatrixFree().solve(whole).rank == 10_000
 
 
 def test_matrix_free_certifies_a_well_conditioned_layer() -> None:
     found = problem(layer((6, 6), 3, padding=1, group_filters=5), 4)
-    assert solve_matrix_free(found.system, "").rank == 36
+    assert MatrixFree().solve(found.system).rank == 36
 
 
 def test_matrix_free_on_contradicting_equations_ends_at_least_squares() -> None:

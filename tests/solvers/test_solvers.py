@@ -10,11 +10,12 @@ from dense_reference import Case, cases, layer
 from hypothesis import assume, example, given, settings, strategies as st
 from solver_problems import EPS, GAP, SEEDS, SUITE, Problem, check, check_singular_values, problem
 
-from leakaudit.solvers import gradient_only, stacked
 from leakaudit.solvers.conjugate_gradients import least_squares
 from leakaudit.solvers.dense import factorise, rank_tolerance
+from leakaudit.solvers.gradient_only import GradientOnly
 from leakaudit.solvers.normal_operator import NormalOperator
 from leakaudit.solvers.solve import solve_layer
+from leakaudit.solvers.stacked import Stacked
 
 
 @SUITE
@@ -26,7 +27,7 @@ from leakaudit.solvers.solve import solve_layer
 def test_gradient_constraints_alone(case: Case, seed: int) -> None:
     found = problem(case, seed, "gradient")
     assume(found.rank_is_clear)
-    check(found, gradient_only.solve(found.system, "test"))
+    check(found, GradientOnly().solve(found.system))
 
 
 @SUITE
@@ -44,7 +45,7 @@ def test_gradient_constraints_alone(case: Case, seed: int) -> None:
 def test_stacked_equations(case: Case, seed: int, which: str, known: float) -> None:
     found = problem(case, seed, which, known)
     assume(found.rank_is_clear)
-    check(found, stacked.solve(found.system, "test"))
+    check(found, Stacked().solve(found.system))
 
 
 NOISY = [
@@ -57,10 +58,10 @@ NOISY = [
 @pytest.mark.parametrize("case", NOISY, ids=["2d", "1d groups batch", "3d"])
 def test_contradicting_equations_give_the_least_squares_solution(case: Case) -> None:
     found = problem(case, 0, "gradient", noise=0.1)
-    solution = gradient_only.solve(found.system, "test")
+    solution = GradientOnly().solve(found.system)
     check(found, solution)
     both = problem(case, 0, "both", noise=0.1)
-    check(both, stacked.solve(both.system, "test"))
+    check(both, Stacked().solve(both.system))
     assert solution.residual > 1e-3
 
 
@@ -88,7 +89,7 @@ def phase_conditions(found: Problem) -> float:
 def test_gradient_only_states_the_worst_condition_of_its_systems(case: Case, seed: int) -> None:
     found = problem(case, seed, "gradient")
     assume(found.rhs.norm() > 0)
-    solution = gradient_only.solve(found.system, "test")
+    solution = GradientOnly().solve(found.system)
     assert solution.condition is not None
     expected = phase_conditions(found)
     assume(expected < 1e9)
@@ -103,7 +104,7 @@ def test_stacked_states_the_condition_of_the_scaled_stack(case: Case, seed: int)
     assume(found.rank_is_clear)
     s = found.singular_values
     kept = s[s > GAP * s[0]]
-    solution = stacked.solve(found.system, "test")
+    solution = Stacked().solve(found.system)
     expected = float(s[0] / kept[-1])
     assert solution.condition is not None
     assert expected / 1.5 <= solution.condition <= expected * 1.5
@@ -115,16 +116,16 @@ class TestStackedBranches:
 
     def test_full_rank(self) -> None:
         found = problem(layer((6, 6), 3, padding=1, group_filters=4), 0)
-        solution = stacked.solve(found.system, "why")
-        assert solution.solver == stacked.NAME
-        assert solution.reason == "why"
+        solution = Stacked().solve(found.system)
+        assert solution.solver == Stacked.NAME
+        assert solution.reason == ""
         assert (solution.x - found.x).abs().max() < 1e-12
 
     def test_unread_pixels_alone_do_not_make_it_singular(self) -> None:
         case = layer((7, 7), 2, stride=3, group_filters=4)  # rows and columns 2, 5 are unread
         found = problem(case, 0)
-        solution = stacked.solve(found.system, "")
-        assert solution.solver == stacked.NAME
+        solution = Stacked().solve(found.system)
+        assert solution.solver == Stacked.NAME
         assert solution.rank == 16
         assert solution.unknowns == 49
         read = torch.zeros(7, dtype=torch.bool)
@@ -135,8 +136,8 @@ class TestStackedBranches:
 
     def test_rank_deficient(self) -> None:
         found = problem(layer((6, 6), 3, group_channels=3, group_filters=1), 0)
-        solution = stacked.solve(found.system, "")
-        assert solution.solver == stacked.NAME_SINGULAR
+        solution = Stacked().solve(found.system)
+        assert solution.solver == Stacked.NAME_SINGULAR
         assert solution.rank == int((found.singular_values > 1e-9).sum()) < 108
         pinv = torch.linalg.pinv(found.S, rcond=1e-9) @ found.rhs
         assert (solution.x.reshape(-1) - pinv).abs().max() < 1e-10
@@ -149,8 +150,8 @@ class TestStackedBranches:
         found = problem(case, 0, "weight")
         w = torch.tensor([[1.0, 1.0], [1.0, 1.0001]], dtype=torch.float64).reshape(2, 2, 1, 1)
         system = replace(found.system, w=w, o=case.output(found.x, w))
-        assert stacked.solve(system, "").rank == 18
-        assert stacked.solve(replace(system, precision=1e-3), "").rank == 9
+        assert Stacked().solve(system).rank == 18
+        assert Stacked().solve(replace(system, precision=1e-3)).rank == 9
 
 
 def test_the_three_solvers_agree_where_all_of_them_apply() -> None:
@@ -158,8 +159,8 @@ def test_the_three_solvers_agree_where_all_of_them_apply() -> None:
     found = problem(case, 2)
     alone = problem(case, 2, "gradient")
     results = [
-        gradient_only.solve(alone.system, ""),
-        stacked.solve(found.system, ""),
+        GradientOnly().solve(alone.system),
+        Stacked().solve(found.system),
         solve_layer(found.system, memory=1),
     ]
     for result in results:
@@ -182,7 +183,7 @@ def test_a_layer_without_any_equation_is_refused() -> None:
     with pytest.raises(ValueError, match="no equations"):
         solve_layer(empty)
     with pytest.raises(ValueError, match="need dl/dw"):
-        gradient_only.solve(empty, "")
+        GradientOnly().solve(empty)
 
 
 @pytest.mark.parametrize("memory", [1, 2 << 30], ids=["matrix-free", "dense"])
@@ -207,7 +208,7 @@ def test_a_dead_filter_neither_hurts_nor_helps() -> None:
     G[:, 3] = 0
     dead = replace(found.system, G=G, dw=case.weight_gradient(found.x, G))
     rank = torch.linalg.matrix_rank(case.gradient_matrix(G))
-    solution = gradient_only.solve(dead, "")
+    solution = GradientOnly().solve(dead)
     assert solution.rank == rank == 16
     assert (solution.x - found.x).abs().max() < 1e-10
 

@@ -42,7 +42,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Where the iteration ended: x, after how many iterations, and whether x had settled."""
+    """Where the iteration ended: x, after how many iterations, and whether x had stopped moving."""
 
     x: Tensor
     iterations: int

@@ -1,4 +1,4 @@
-"""What an output at the flat end of its activation says of the pre-activation: an inequality.
+"""What a saturated output says of the pre-activation: an inequality.
 
 A ReLU that puts out 0 hides how far below 0 its input was, but not that it was; Clip (ReLU6) and
 HardSigmoid do so at both ends.
@@ -43,7 +43,7 @@ class Inequalities:
         )
 
 
-def flat_output_inequalities(
+def saturation_inequalities(
     graph: Graph, node: Node, weights: Mapping[str, Tensor], values: Mapping[str, Tensor]
 ) -> Inequalities | None:
     """The inequalities on a layer's output o that the activation behind it shows.
@@ -57,8 +57,8 @@ def flat_output_inequalities(
         values: Activations by name, float64; only the activation's output is read.
 
     Returns:
-        None where the activation is flat nowhere, its output is not among the values, or something
-        else stands behind the layer.
+        None where the activation does not saturate, its output is not among the values, or
+        something else stands behind the layer.
     """
     tensor = node.outputs[0]
     shape = graph.tensors[tensor].shape
@@ -70,9 +70,9 @@ def flat_output_inequalities(
         reader = graph.uses[tensor][0].node
         op = reader.op
         if isinstance(op, Activation) and not isinstance(op, Identity):
-            ends = op.flat_ends
+            levels = op.saturation_levels
             y = values.get(reader.outputs[0])
-            return None if ends is None or y is None else _bounds(op, ends, y, slope, offset)
+            return None if levels is None or y is None else _bounds(op, levels, y, slope, offset)
         if isinstance(op, BatchNorm):
             parameters = {role: weights[name] for role, name in reader.parameters}
             (at_offset,) = execute(op, [offset], parameters, graph, reader)
@@ -87,9 +87,9 @@ def flat_output_inequalities(
 
 
 def _bounds(
-    op: Activation, ends: tuple[float, float], y: Tensor, slope: Tensor, offset: Tensor
+    op: Activation, levels: tuple[float, float], y: Tensor, slope: Tensor, offset: Tensor
 ) -> Inequalities:
-    first, last = ends
+    first, last = levels
     below, above = y <= first, y >= last
     if isinstance(op, HardSigmoid):
         first, last = -op.beta / op.alpha, (1 - op.beta) / op.alpha

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakaudit.attack.partial.inequalities import (
-    Inequalities,
-    flat_output_inequalities,
-)
+from leakaudit.attack.partial.inequalities import Inequalities, saturation_inequalities
 from leakaudit.attack.replay import walk
 from leakaudit.attack.state import State
 from leakaudit.counting.count import bound_of
@@ -69,7 +66,7 @@ def open_layers(path: LeakPath, state: State) -> dict[str, OpenLayer]:
         )
         if system.has_gradient or system.has_weight:
             values = {f.tensor: y.tensor for f, y in state.known.items() if f.kind is Kind.VALUE}
-            bounds = flat_output_inequalities(graph, node, state.weights, values | state.settled)
+            bounds = saturation_inequalities(graph, node, state.weights, values | state.decided)
             if bounds is not None:
                 bounds = bounds.without_bias(state.weights.get(node.parameter("bias") or ""))
             result[node.name] = OpenLayer(system, bounds)

@@ -1,7 +1,7 @@
 """Among the pictures that fit a layer's equations, the one that changes least.
 
 It fits the equations as far as the gradients are precise, and keeps within what else is known: the
-range of its values, and the sides on which inactive outputs lie.
+range of its values, and the inequalities of saturated outputs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from leakaudit.attack.partial.total_variation import (
     differences_adjoint,
     shrink,
 )
+from leakaudit.equations.axes import per_channel
 from leakaudit.equations.linear_maps import (
-    GradientConstraints,
     LinearOperator,
     WeightConstraints,
+    gradient_equations,
     row_scale,
+    weight_equations,
 )
 from leakaudit.equations.system import LayerSystem
 
@@ -43,7 +45,7 @@ class Picture:
     Attributes:
         x: (B, N, H, W) float64.
         iterations: How many it took.
-        converged: Whether it had settled before the iteration limit.
+        converged: Whether it had converged before the iteration limit.
         residual: Relative residual of the scaled equations.
     """
 
@@ -88,7 +90,7 @@ def smoothest_picture(
     if value_range is not None:
         terms.append(_within(value_range))
     if inequalities is not None:
-        terms.append(_on_the_side(system, inequalities))
+        terms.append(_saturated(system, inequalities))
     found = minimise(terms, start, limit)
     x = found.x if value_range is None else found.x.clamp(*value_range)
     return Picture(x, found.iterations, found.converged, _residual(sets, x))
@@ -106,14 +108,12 @@ def _equations(system: LayerSystem) -> list[tuple[LinearOperator, Tensor, float]
 
     What is known of the output is not rounded to the gradients' type.
     """
+    gradient, weight = gradient_equations(system), weight_equations(system)
     sets: list[tuple[LinearOperator, Tensor, float]] = []
-    if system.dw is not None and system.G is not None:
-        scale = row_scale(system.G.transpose(0, 1))
-        gradient = GradientConstraints(system.convolution, system.G, scale)
-        sets.append((gradient, gradient.right_hand_side(system.dw), _ROUNDING * system.precision))
-    if system.o is not None and system.mask is not None:
-        weight = WeightConstraints(system.convolution, system.w, system.mask, row_scale(system.w))
-        sets.append((weight, weight.right_hand_side(system.o), 0.0))
+    if gradient is not None:
+        sets.append((*gradient, _ROUNDING * system.precision))
+    if weight is not None:
+        sets.append((*weight, 0.0))
     return sets
 
 
@@ -138,13 +138,13 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def _on_the_side(system: LayerSystem, inequalities: Inequalities) -> Term:
+def _saturated(system: LayerSystem, inequalities: Inequalities) -> Term:
     scale = row_scale(system.w)
     mask = torch.isfinite(inequalities.low) | torch.isfinite(inequalities.high)
     operator = WeightConstraints(system.convolution, system.w, mask.to(system.w.dtype), scale)
-    by_filter = scale.view(1, -1, *[1] * (system.w.dim() - 2))
-    low = torch.where(mask, inequalities.low * by_filter, 0.0)
-    high = torch.where(mask, inequalities.high * by_filter, 0.0)
+    by_channel = per_channel(scale, inequalities.low)
+    low = torch.where(mask, inequalities.low * by_channel, 0.0)
+    high = torch.where(mask, inequalities.high * by_channel, 0.0)
     return Term(
         operator.mv, operator.rmv, lambda v: torch.minimum(torch.maximum(v, low), high), _EQUATIONS
     )

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.replay.rounding import rounding
-from leakaudit.attack.signs.relu import settle, settle_kink
+from leakaudit.attack.signs.pattern import decide_pattern
+from leakaudit.attack.signs.saturation import saturated_exactly
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
-from leakaudit.execute import activations
+from leakaudit.execute.activation import derivative, inverse
 from leakaudit.facts.fact import Derivation, gradient, value
 from leakaudit.graph import Node
 from leakaudit.operators import Activation, activation
@@ -26,7 +27,7 @@ _TYPICAL = 1 / 25
 
 
 def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known, Tensor | None]:
-    """The node, its operator, its output (rounding at flat ends removed) and PReLU's slope."""
+    """The node, its operator, its output (exact where saturated) and PReLU's slope."""
     node = state.graph.node(step.node)
     op = node.op
     if not isinstance(op, Activation):
@@ -36,15 +37,16 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
         raise PathBroken(step.node, "a learned slope is not positive: the sign of o is not known")
     known = state.known[value(node.outputs[0])]
     name = node.outputs[0]
-    if name in state.settled:
-        return node, op, Known(state.settled[name], known.mask, known.error), slope
-    y = settle(state, node, op.flat_ends) if op.flat_ends else known.tensor
-    if op.bends_at_zero and not op.flat_ends:
+    if name in state.decided:
+        return node, op, Known(state.decided[name], known.mask, known.error), slope
+    levels = op.saturation_levels
+    y = saturated_exactly(state, node, levels) if levels else known.tensor
+    if op.bends_at_zero and not levels:
         # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
         y = torch.where(y.abs() <= _sign_rounding(state, known), torch.zeros_like(y), y)
     if op.straight and op.bends_at_zero and gradient(name) in state.known:
-        y = settle_kink(state, node, y, known, slope)
-        state.settled[name] = y
+        y = decide_pattern(state, node, y, known, slope)
+        state.decided[name] = y
     return node, op, Known(y, known.mask, known.error), slope
 
 
@@ -65,7 +67,7 @@ def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
     if len(step.premises) == 1:  # the identity
         return Known(g)
     _, op, y, slope = _activation(step, state)
-    d = activations.derivative(op, y.tensor, slope)
+    d = derivative(op, y.tensor, slope)
     if y.mask is not None:
         if bool((g[~y.mask] != 0).any()):
             raise PathBroken(step.node, "its output is not known where its gradient is not 0")
@@ -75,13 +77,13 @@ def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
 
 def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     _, op, y, slope = _activation(step, state)
-    o = activations.inverse(op, y.tensor, slope)
+    o = inverse(op, y.tensor, slope)
     mask = torch.isfinite(o)
     if y.mask is not None:
         mask &= y.mask
     # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
     error = y.error if op.straight else y.error + rounding(state, y.tensor)
-    slopes = activations.derivative(op, y.tensor, slope).abs()
+    slopes = derivative(op, y.tensor, slope).abs()
     if not op.straight:
         mask &= ~_saturated(o, slopes, mask, error)
     o = torch.where(mask, o, torch.zeros_like(o))

@@ -36,7 +36,7 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
     node = state.graph.node(step.node)
     premises = {premise.kind for premise in step.premises}
     (o,) = node.outputs
-    # Coarse gradients are worth the output as well, where deciding its sides has shown it.
+    # Coarse gradients are worth the output as well, where deciding its pattern has shown it.
     output = state.known[value(o)] if Kind.VALUE in premises else state.outputs.get(o)
     system = _system(node, state, output, with_gradient=Kind.GRADIENT in premises)
     solution = solve_layer(system, state.memory)

@@ -1,1 +1,1 @@
-"""On which side of an activation's kink an output lies, decided from what is recovered."""
+"""What lies above 0 and what is saturated: activation patterns, decided from recovered values."""

@@ -1,13 +1,13 @@
-"""On which side of an activation's kink an output lies, decided by trying.
+"""The activation pattern that the gradients of the convolution below fit best, found by trying.
 
 ReLU, LeakyReLU and PReLU have one slope above 0 and another below. An output that is nearer to 0
-than the errors of the recovered values does not show its side, and one wrong side is one wrong
-entry of dl/do: with coarse gradients (bfloat16, float16) enough to spoil every layer below. But the
-gradients of the convolution below speak of dl/do too. With a first guess of the sides its equations
-give an estimate of its input; a side that is wrong then leaves in dl/dw and dl/db a misfit of a
-known shape, dl/dy times the patch that the output reads. Least squares over all doubtful sides at
-once, the input corrected along with them, tells which ones to turn; then the equations are solved
-again, and a guess is kept only if it leaves less unexplained than the last one.
+than the errors of the recovered values does not show its sign, and one wrong entry of the pattern
+is one wrong entry of dl/do: with coarse gradients (bfloat16, float16) enough to spoil every layer
+below. But the gradients of the convolution below speak of dl/do too. With a first guess of the
+pattern its equations give an estimate of its input; an entry that is wrong then leaves in dl/dw and
+dl/db a misfit of a known shape, dl/dy times the patch that the output reads. Least squares over all
+uncertain entries at once, the input corrected along with them, tells which ones to flip; then the
+equations are solved again, and a guess is kept only if it leaves less unexplained than the last.
 """
 
 from __future__ import annotations
@@ -18,43 +18,40 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.state import State
+from leakaudit.equations.axes import per_channel, per_filter
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import layer_system
-from leakaudit.equations.linear_maps import (
-    GradientConstraints,
-    WeightConstraints,
-    row_scale,
-)
+from leakaudit.equations.linear_maps import gradient_equations, weight_equations
 from leakaudit.equations.system import LayerSystem
 from leakaudit.graph import Node
 from leakaudit.solvers.solve import solve_layer
 
-# Guesses of all sides together that are tried, each with one solution of the layer's equations.
+# Patterns that are tried, each with one solution of the layer's equations.
 TRIES = 12
-# Of conjugate gradients for the shares by which sides turn; few, since rounding hides the rest.
+# Of conjugate gradients for the shares by which entries flip; few, since rounding hides the rest.
 _ITERATIONS = 80
-# Sides that turn by at least this share of the one that turns most go with it.
+# Entries that flip by at least this share of the one that flips most go with it.
 _AHEAD_OF_ALL = 0.7
-# A share below this, of a whole turn, is rounding.
+# A share below this, of a whole flip, is rounding.
 _SMALLEST = 0.02
-# How likely the side of an output at 0 is wrong, and of one at the edge of what is in doubt.
+# How likely the entry of an output at 0 is wrong, and of one at the edge of what is uncertain.
 _LIKELY_NEAR, _LIKELY_FAR = 0.2, 1e-3
-# A misfit of this share of the gradients is no matter of some sides: what came before went wrong.
+# A misfit of this share of the gradients is no matter of some entries: an earlier step went wrong.
 _HOPELESS = 0.5
 # The misfit is rounding where it is at most this many times the gradients' precision.
 _ROUNDING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kink:
-    """An activation that is linear on both sides of 0.
+class PiecewiseLinear:
+    """An activation that is linear above 0 and below, where its output was recovered.
 
     Attributes:
         y: Its recovered output (B, F, O..).
         g: dl/dy, same shape.
         above: Slope above 0, broadcastable to y.
         below: Slope below 0, likewise; 0 where the output does not show how far below.
-        radius: Outputs within this of 0 are in doubt.
+        radius: Outputs within this of 0 do not show their sign.
     """
 
     y: Tensor
@@ -64,11 +61,11 @@ class Kink:
     radius: float
 
     def output_gradient(self, on: Tensor) -> Tensor:
-        """dl/do for a guess of which outputs are above 0."""
+        """dl/do for an activation pattern: which outputs are above 0."""
         return self.g * torch.where(on, self.above, self.below)
 
     def output(self, on: Tensor) -> Known:
-        """o as far as it is known: not where it is in doubt and one of the sides does not show."""
+        """o as far as it is known: not where its sign is uncertain and a negative one is hidden."""
         slope = torch.where(on, self.above, self.below)
         shown = slope != 0
         shown &= (self.y.abs() > self.radius) | (self.below != 0).expand_as(shown)
@@ -76,13 +73,15 @@ class Kink:
         return Known(o, None if bool(shown.all()) else shown)
 
 
-def settle_sides(state: State, node: Node, kink: Kink, on: Tensor, db: Tensor | None) -> Tensor:
-    """Turn the sides of doubtful outputs until the gradients of the convolution below fit.
+def fit_pattern(
+    state: State, node: Node, activation: PiecewiseLinear, on: Tensor, db: Tensor | None
+) -> Tensor:
+    """Flip uncertain entries of a pattern until the gradients of the convolution below fit.
 
     Args:
         state: What is known; what was tried is added to its attempts.
         node: The convolution below, its weight's gradient observed.
-        kink: The activation.
+        activation: What stands behind it.
         on: First guess of the outputs above 0.
         db: Its bias's gradient (F,), where it is observed.
 
@@ -91,17 +90,17 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor, db: Tensor | 
     """
     first = best = on
     least = float("inf")
-    doubtful = kink.y.abs() <= kink.radius
+    uncertain = activation.y.abs() <= activation.radius
     tried: list[str] = []
     last: _Misfit | None = None
     ahead = _AHEAD_OF_ALL
     for _ in range(TRIES):
-        G, o = kink.output_gradient(on), kink.output(on)
+        G, o = activation.output_gradient(on), activation.output(on)
         system = layer_system(
             state.graph, node, state.weights, state.gradients, G=G, o=o, precision=state.precision
         )
         x = solve_layer(system, state.memory).x
-        misfit = _Misfit(system, db, kink, x)
+        misfit = _Misfit(system, db, activation, x)
         tried.append(f"{misfit.relative:.1e}")
         if misfit.relative < least:
             best, least, last = on, misfit.relative, misfit
@@ -112,32 +111,31 @@ def settle_sides(state: State, node: Node, kink: Kink, on: Tensor, db: Tensor | 
             break
         if least <= _ROUNDING * state.precision or least > _HOPELESS or last is None:
             break
-        on = last.turned(best, ahead)
+        on = last.flipped(best, ahead)
         if torch.equal(on, best):
             break
     state.attempts.append(
-        f"{node.name}: {int((best != first).sum())} of {int(doubtful.sum())} outputs near 0 turned "
-        f"to the other side, misfit of its gradients {', then '.join(tried)}"
+        f"{node.name}: {int((best != first).sum())} of {int(uncertain.sum())} outputs near 0 "
+        f"turned to the other side, misfit of its gradients {', then '.join(tried)}"
     )
     return best
 
 
 class _Misfit:
-    """What the equations of a convolution leave unexplained, and which sides would explain it."""
+    """What a convolution's equations leave unexplained, and which other pattern explains it."""
 
-    def __init__(self, system: LayerSystem, db: Tensor | None, kink: Kink, x: Tensor) -> None:
-        if system.dw is None or system.G is None or system.o is None or system.mask is None:
-            raise ValueError("sides are told by both sets of equations")
-        self.kink = kink
+    def __init__(
+        self, system: LayerSystem, db: Tensor | None, activation: PiecewiseLinear, x: Tensor
+    ) -> None:
+        gradient, weight = gradient_equations(system), weight_equations(system)
+        if gradient is None or weight is None or system.G is None:
+            raise ValueError("a pattern is fitted by both sets of equations")
+        (self.gradient, target), (self.weight, outputs) = gradient, weight
+        self.activation = activation
         self.x = x
-        self.scale = row_scale(system.G.transpose(0, 1))
-        self.gradient = GradientConstraints(system.convolution, system.G, self.scale)
-        self.weight = WeightConstraints(
-            system.convolution, system.w, system.mask, row_scale(system.w)
-        )
-        target = self.gradient.right_hand_side(system.dw)
+        self.scale = self.gradient.scale
         self.of_gradient = target - self.gradient.mv(x)
-        self.of_weight = self.weight.right_hand_side(system.o) - self.weight.mv(x)
+        self.of_weight = outputs - self.weight.mv(x)
         # The bias's gradient as an equation more of every filter, of a patch of ones.
         ones = x.square().mean().sqrt()
         self.bias_scale = self.scale * ones if db is not None else self.scale * 0
@@ -150,28 +148,30 @@ class _Misfit:
         self.relative = float((left / size.clamp_min(1e-300)).sqrt())
         self.rounding = _ROUNDING * system.precision * target.square().mean().sqrt()
 
-    def turned(self, on: Tensor, ahead: float) -> Tensor:
-        """Turn the sides of which that explains the misfit best, the input corrected along.
+    def flipped(self, on: Tensor, ahead: float) -> Tensor:
+        """Flip the entries of which that explains the misfit best, the input corrected along.
 
-        Least squares for a change of the input and a share by which each doubtful side turns.
+        Least squares for a change of the input and a share by which each uncertain entry flips.
 
         Args:
-            on: The guess that left this misfit.
-            ahead: Sides whose share is at least this much of the largest are turned. Below 1, one
-                half suffices: such a side came out nearer to the other one.
+            on: The pattern that left this misfit.
+            ahead: Entries whose share is at least this much of the largest are flipped. Below 1,
+                one half suffices: such an entry came out nearer to the other value.
         """
-        kink = self.kink
-        step = (kink.above - kink.below) * kink.g
+        activation = self.activation
+        step = (activation.above - activation.below) * activation.g
         step = torch.where(on, -step, step)
-        # A priori a side is wrong the more likely the nearer its output is to 0.
-        near = torch.exp(-4.5 * (kink.y / kink.radius).square())
-        likely = torch.where(kink.y.abs() <= kink.radius, _LIKELY_NEAR * near + _LIKELY_FAR, 0.0)
+        # A priori an entry is wrong the more likely the nearer its output is to 0.
+        near = torch.exp(-4.5 * (activation.y / activation.radius).square())
+        likely = torch.where(
+            activation.y.abs() <= activation.radius, _LIKELY_NEAR * near + _LIKELY_FAR, 0.0
+        )
         step = step * likely.sqrt()
-        scale = self.scale.view(-1, *[1] * (self.of_gradient.dim() - 1))
-        bias_scale = self.bias_scale.view(1, -1, *[1] * (step.dim() - 2))
+        scale = per_filter(self.scale, self.of_gradient)
+        bias_scale = per_channel(self.bias_scale, step)
         layer, unit = self.gradient.convolution, self.rounding
 
-        # Unknowns: the change of x, and the turned shares in units of their likely size.
+        # Unknowns: the change of x, and the flipped shares in units of their likely size.
         def mv(dx: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             dG = step * share
             of_gradient = self.gradient.mv(dx) + scale * layer.weight_gradient(self.x, dG)
@@ -197,9 +197,9 @@ class _Misfit:
             previous, square = square, _dot(r, r)
             ratio = square / previous.clamp_min(1e-300)
             p = r[0] + ratio * p[0], r[1] + ratio * p[1]
-        turn = likely.sqrt() * share
-        least = max(ahead * float(turn.max()), _SMALLEST)
-        return on ^ (turn >= (least if ahead == 1 else min(0.5, least)))
+        flip = likely.sqrt() * share
+        least = max(ahead * float(flip.max()), _SMALLEST)
+        return on ^ (flip >= (least if ahead == 1 else min(0.5, least)))
 
 
 def _dot(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:

@@ -1,9 +1,10 @@
-"""Which outputs of a ReLU are on, decided from recovered values that carry rounding errors.
+"""Which outputs are saturated, decided from recovered values that carry rounding errors.
 
-An output that is on by less than the error looks like one that is off, and taking one for the other
-puts a wrong entry into dl/do. Two things tell them apart: the distribution of the recovered values,
-and, where the convolution below has a bias, its gradient: db[f] is the sum of dl/do over channel f.
-The same question arises at both ends of Clip (ReLU6) and HardSigmoid.
+An output of ReLU that is on by less than the error looks like one that is off, and taking one for
+the other puts a wrong entry into dl/do. Two things tell them apart: the distribution of the
+recovered values, and, where the convolution below has a bias, its gradient: db[f] is the sum of
+dl/do over channel f. The same question arises where Clip (ReLU6) and HardSigmoid saturate, at both
+ends of their range.
 """
 
 from __future__ import annotations
@@ -13,27 +14,23 @@ import math
 import torch
 from torch import Tensor
 
-from leakaudit.attack.signs.trials import Kink, settle_sides
+from leakaudit.attack.signs.below import bias_gradient
 from leakaudit.attack.state import State
-from leakaudit.equations.known import Known
-from leakaudit.execute import activations
 from leakaudit.facts.fact import gradient, value
 from leakaudit.graph import Node
-from leakaudit.operators import Conv, HardSigmoid, LeakyRelu, Relu
+from leakaudit.operators import HardSigmoid
 
-# Gradients more precise than this decide by the bias gradients alone, wherever these fit.
-PRECISE = 1e-5
 # A gap between recovered values, as a ratio, that parts signal from rounding.
 CLEAR_GAP = 10.0
 
 
-def settle(state: State, node: Node, ends: tuple[float, float]) -> Tensor:
-    """The recovered output without rounding at its flat ends.
+def saturated_exactly(state: State, node: Node, levels: tuple[float, float]) -> Tensor:
+    """The recovered output without rounding where it is saturated.
 
-    Outputs that are off are exactly one of the ends, all others lie strictly between them.
+    Saturated outputs are exactly one of the levels, all others lie strictly between them.
     """
     known = state.known[value(node.outputs[0])]
-    y, (low, high) = known.tensor, ends
+    y, (low, high) = known.tensor, levels
 
     def off(distance: Tensor, end: float) -> Tensor:
         # Products with 0 are exact: an output of 0 comes back without rounding of its own.
@@ -44,13 +41,13 @@ def settle(state: State, node: Node, ends: tuple[float, float]) -> Tensor:
     above = off(high - y, high) if high < math.inf else torch.zeros_like(y, dtype=torch.bool)
     below = off(y - low, low) if low > -math.inf else torch.zeros_like(y, dtype=torch.bool)
     g = state.known.get(gradient(node.outputs[0]))
-    sums = _bias_gradient(state, node)
+    sums = bias_gradient(state, node)
     if low > -math.inf and known.error > 0 and g is not None and sums is not None:
         slope = node.op.alpha if isinstance(node.op, HardSigmoid) else 1.0
         flowing = slope * g.tensor * ~above
         on = match_sums(~below, y - low, flowing, sums, known.error, state.precision)
         below = ~on
-    # The number next to an end stands for an output that is on but lost in rounding.
+    # The number next to a level stands for an output that is on but lost in rounding.
     inside = y
     if low > -math.inf:
         first = torch.finfo(y.dtype).tiny if low == 0 else math.nextafter(low, math.inf)
@@ -97,7 +94,7 @@ def match_sums(
         y: Recovered output, same shape.
         g: dl/dy, same shape.
         sums: db (F,).
-        error: Only outputs within this of 0 are in doubt.
+        error: Only outputs within this of 0 may be moved.
         precision: Machine epsilon of the observed gradients.
 
     Returns:
@@ -119,72 +116,3 @@ def match_sums(
             flat[channel] = False
             flat[channel][order[: certain + best]] = True
     return flat.reshape(channels, mask.shape[0], *mask.shape[2:]).transpose(0, 1)
-
-
-def settle_kink(state: State, node: Node, y: Tensor, known: Known, slope: Tensor | None) -> Tensor:
-    """The output of ReLU, LeakyReLU or PReLU with every doubtful value on the side that fits.
-
-    Args:
-        state: dl/dy must be known.
-        node: The activation.
-        y: Its output after the first guess of what lies on which side.
-        known: The same as it was recovered.
-        slope: PReLU's slopes.
-    """
-    below = _convolution_below(state, node)
-    g = state.known[gradient(node.outputs[0])].tensor
-    if below is None or known.mask is not None:
-        return y
-    raw = known.tensor
-    radius = known.error
-    if isinstance(node.op, Relu) and bool((raw < 0).any()):
-        # What came back below 0 shows how large the errors are.
-        radius = min(radius, 3 * float(-raw.min()))
-    one = torch.ones_like(y)
-    flat: Tensor = one * 0
-    if isinstance(node.op, LeakyRelu):
-        flat = one * node.op.slope
-    elif slope is not None:
-        flat = one * activations.channelwise(slope, y)
-    on = y > 0
-    kink = Kink(raw, g, one, flat, radius)
-    if radius > 0 and not _sums_fit(state, node, kink, on):
-        on = settle_sides(state, below, kink, on, _bias_gradient(state, node))
-    if state.precision > PRECISE:
-        state.outputs[below.outputs[0]] = kink.output(on)
-    tiny = torch.finfo(y.dtype).tiny
-    off = torch.zeros_like(y) if isinstance(node.op, Relu) else y.clamp_max(-tiny)
-    return torch.where(on, y.clamp_min(tiny), off)
-
-
-def _sums_fit(state: State, node: Node, kink: Kink, on: Tensor) -> bool:
-    """Whether the bias gradients leave no doubt: they fit, and are precise enough to tell."""
-    sums = _bias_gradient(state, node)
-    if sums is None or state.precision > PRECISE:
-        return state.precision <= PRECISE
-    G = kink.output_gradient(on).transpose(0, 1).flatten(1)
-    tolerance = 1e3 * state.precision * G.abs().sum(dim=1)
-    return bool(((G.sum(dim=1) - sums).abs() <= tolerance).all())
-
-
-def _convolution_below(state: State, node: Node) -> Node | None:
-    """The convolution below, if its weight's gradient speaks of this output alone."""
-    (o,) = node.inputs
-    below = state.graph.producers.get(o)
-    if below is None or not isinstance(below.op, Conv) or len(state.graph.uses[o]) != 1:
-        return None
-    weight = below.parameter("weight") or ""
-    observed = weight in state.gradients and state.graph.parameter_uses[weight] == 1
-    return below if observed else None
-
-
-def _bias_gradient(state: State, node: Node) -> Tensor | None:
-    """The observed bias gradient of the convolution below, if it speaks of this output alone."""
-    (o,) = node.inputs
-    below = state.graph.producers.get(o)
-    if below is None or not isinstance(below.op, Conv) or len(state.graph.uses[o]) != 1:
-        return None
-    bias = below.parameter("bias")
-    if bias is None or state.graph.parameter_uses[bias] != 1:
-        return None
-    return state.gradients.get(bias)

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from hand_built import graph_of, network, probe, weights_of
 from torch import nn
 
-from leakaudit.attack.partial.inequalities import flat_output_inequalities
+from leakaudit.attack.partial.inequalities import saturation_inequalities
 from leakaudit.execute import run
 from leakaudit.graph import Graph, Node, Parameter, Tensor
 from leakaudit.operators import BatchNorm
@@ -33,7 +33,7 @@ def test_they_hold_and_there_is_one_for_each_flat_output(activation: nn.Module) 
     model = network(nn.Conv2d(3, 5, 3), activation, scale=1.5)
     graph, weights = graph_of(model, SHAPE), weights_of(model)
     values = values_of(graph, weights)
-    found = flat_output_inequalities(graph, graph.nodes[0], weights, values)
+    found = saturation_inequalities(graph, graph.nodes[0], weights, values)
     assert found is not None
     o = model[0](probe(SHAPE)).detach()
     x = o.clone().requires_grad_()
@@ -74,7 +74,7 @@ def test_batch_normalisation_between_may_turn_them_round(scales: tuple[float, ..
         },
     )
     values = values_of(graph, weights)
-    found = flat_output_inequalities(graph, convolution, weights, values)
+    found = saturation_inequalities(graph, convolution, weights, values)
     assert found is not None
     assert found.count == int((values["t1"] == 0).sum()) > 0
     assert bool((values["t0"] <= found.high + 1e-9).all())
@@ -94,4 +94,4 @@ def test_batch_normalisation_between_may_turn_them_round(scales: tuple[float, ..
 def test_there_are_none_elsewhere(model: nn.Sequential) -> None:
     graph, weights = graph_of(model, SHAPE), weights_of(model)
     values = values_of(graph, weights)
-    assert flat_output_inequalities(graph, graph.nodes[0], weights, values) is None
+    assert saturation_inequalities(graph, graph.nodes[0], weights, values) is None

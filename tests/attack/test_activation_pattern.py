@@ -1,4 +1,4 @@
-"""Sides of kinks that coarse gradients hide, and gradients that their type cannot hold."""
+"""Activation patterns that coarse gradients hide, and gradients that their type cannot hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hand_built import client_gradients, graph_of, network, probe, weights_of
 from torch import nn
 
 from leakaudit.attack.reconstruct import reconstruct
-from leakaudit.attack.signs import trials as doubts
-from leakaudit.attack.signs.trials import TRIES, Kink, settle_sides
+from leakaudit.attack.signs import trials
+from leakaudit.attack.signs.trials import TRIES, PiecewiseLinear, fit_pattern
 from leakaudit.attack.state import State
 from leakaudit.confirm.confirm import ConfirmOptions
 from leakaudit.findings import Confirmation, Scope, Status
@@ -25,12 +25,14 @@ LOSS = "cross-entropy"
 HALF = float(torch.finfo(torch.float16).eps)
 
 
-def hidden_sides(
+def hidden_pattern(
     module: nn.Module, groups: int = 1, bias: bool = True, noise: float = 2e-4
-) -> tuple[State, Kink, Any, Any]:
-    """One convolution whose outputs are known up to noise: state, kink, first guess, true sides.
+) -> tuple[State, PiecewiseLinear, Any, Any]:
+    """One convolution whose outputs are known up to noise.
 
-    The guess is wrong for eight of the outputs in doubt.
+    State, activation, first guess and true pattern.
+
+    The guess is wrong for eight of the uncertain outputs.
     """
     shape = (1, 4, 10, 10)
     model = network(nn.Conv2d(4, 12, 5, padding=2, groups=groups, bias=bias), module)
@@ -49,15 +51,15 @@ def hidden_sides(
     recovered = y.detach() + noise * torch.randn(o.shape, generator=generator, dtype=torch.float64)
     below = {nn.ReLU: 0.0, nn.LeakyReLU: 0.2, nn.PReLU: 0.25}[type(module)]
     one = torch.ones_like(recovered)
-    kink = Kink(recovered, g, one, below * one, max(4 * noise, 0.05))
+    activation = PiecewiseLinear(recovered, g, one, below * one, max(4 * noise, 0.05))
     state = State(graph, weights, gradients, HALF, LOSS)
     truth = o.detach() > 0
-    doubtful = (recovered.abs() <= kink.radius).flatten().nonzero().flatten()
-    assert len(doubtful) >= 16
-    chosen = doubtful[torch.randperm(len(doubtful), generator=generator)[:8]]
+    uncertain = (recovered.abs() <= activation.radius).flatten().nonzero().flatten()
+    assert len(uncertain) >= 16
+    chosen = uncertain[torch.randperm(len(uncertain), generator=generator)[:8]]
     guess = truth.clone().flatten()
     guess[chosen] = ~guess[chosen]
-    return state, kink, guess.reshape(truth.shape), truth
+    return state, activation, guess.reshape(truth.shape), truth
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -65,16 +67,20 @@ def hidden_sides(
 @pytest.mark.parametrize(
     "module", [nn.LeakyReLU(0.2), nn.PReLU(), nn.ReLU()], ids=lambda m: type(m).__name__
 )
-def test_wrong_sides_are_turned(module: nn.Module, bias: bool, groups: int) -> None:
-    state, kink, guess, truth = hidden_sides(module, groups, bias)
-    found = settle_sides(
-        state, state.graph.nodes[0], kink, guess, state.gradients.get("0.bias") if bias else None
+def test_wrong_entries_are_flipped(module: nn.Module, bias: bool, groups: int) -> None:
+    state, activation, guess, truth = hidden_pattern(module, groups, bias)
+    found = fit_pattern(
+        state,
+        state.graph.nodes[0],
+        activation,
+        guess,
+        state.gradients.get("0.bias") if bias else None,
     )
-    left = kink.output_gradient(found) - kink.output_gradient(truth)
-    before = kink.output_gradient(guess) - kink.output_gradient(truth)
+    left = activation.output_gradient(found) - activation.output_gradient(truth)
+    before = activation.output_gradient(guess) - activation.output_gradient(truth)
     assert float(left.norm()) < 0.4 * float(before.norm())
-    # Outputs beyond doubt are never touched.
-    certain = kink.y.abs() > kink.radius
+    # Outputs that show their sign are never touched.
+    certain = activation.y.abs() > activation.radius
     assert torch.equal(found[certain], guess[certain])
     (text,) = state.attempts
     assert text.startswith("0: ")
@@ -82,26 +88,26 @@ def test_wrong_sides_are_turned(module: nn.Module, bias: bool, groups: int) -> N
 
 
 def test_a_right_guess_is_left_alone() -> None:
-    state, kink, _, truth = hidden_sides(nn.LeakyReLU(0.2))
-    found = settle_sides(state, state.graph.nodes[0], kink, truth, state.gradients["0.bias"])
+    state, activation, _, truth = hidden_pattern(nn.LeakyReLU(0.2))
+    found = fit_pattern(state, state.graph.nodes[0], activation, truth, state.gradients["0.bias"])
     assert torch.equal(found, truth)
     assert state.attempts[0].startswith("0: 0 of ")
 
 
 def test_the_number_of_tries_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradients that no choice of sides explains: it ends, and keeps what fits best."""
-    state, kink, guess, _ = hidden_sides(nn.ReLU())
+    """Gradients that no pattern explains: it ends, and keeps what fits best."""
+    state, activation, guess, _ = hidden_pattern(nn.ReLU())
     state.gradients["0.weight"] = torch.randn_like(state.gradients["0.weight"])
     solved = 0
-    original = doubts.solve_layer
+    original = trials.solve_layer
 
     def counting(*args: Any) -> Any:
         nonlocal solved
         solved += 1
         return original(*args)
 
-    monkeypatch.setattr(doubts, "solve_layer", counting)
-    settle_sides(state, state.graph.nodes[0], kink, guess, None)
+    monkeypatch.setattr(trials, "solve_layer", counting)
+    fit_pattern(state, state.graph.nodes[0], activation, guess, None)
     assert 1 <= solved <= TRIES
 
 
@@ -127,7 +133,7 @@ def test_networks_come_back_from_coarse_gradients(name: str, dtype: str, most: f
 
 
 def test_without_trying_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubts, "TRIES", 1)
+    monkeypatch.setattr(trials, "TRIES", 1)
     evidence = model_evidence("lenet_main", "float16")
     assert evidence.status is Status.NOT_REPRODUCED
     assert evidence.mse is None or evidence.mse > 1e-2
