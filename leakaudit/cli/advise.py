@@ -37,21 +37,11 @@ from leakaudit.report.escape import plain
     default=None,
     help="Run the reconstruction on the best change of each layer [default: if torch is there].",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Seed of weights of new shapes, and of the probe.",
-)
-@click.option(
-    "--time-budget",
-    type=Number(min=0),
-    metavar="SECONDS",
-    default=120,
-    show_default=True,
-    help="For the reconstruction on each change that is run.",
+@shared(
+    "seed",
+    "time_budget",
+    seed="Seed of weights of new shapes, and of the probe.",
+    time_budget="For the reconstruction on each change that is run.",
 )
 @click.option(
     "--write",

@@ -184,7 +184,7 @@ def test_an_internal_error_exits_2_and_not_as_findings(monkeypatch: pytest.Monke
     def fails(*_arguments: object) -> None:
         raise RuntimeError("a name \x1b[31m from a file")
 
-    monkeypatch.setattr("leakaudit.cli.main.audit_all", fails)
+    monkeypatch.setattr("leakaudit.cli.check.audit_all", fails)
     result = run("check", LENET, "--no-confirm")
     assert result.exit_code == 2
     assert "RuntimeError: a name" in result.stderr

@@ -58,7 +58,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "joblib": ("pipeline/many/",),
     "dask": ("pipeline/many/dask.py",),
     "distributed": ("pipeline/many/dask.py",),
-    "click": ("cli/", "bench/", "report/"),  # report: terminal styles
+    "click": ("cli/", "report/"),  # report: terminal styles
 }
 NOWHERE = {"pickle", "marshal", "shelve", "dill"}
 
