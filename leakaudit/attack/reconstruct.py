@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from leakaudit.attack.loss import HeadSolution, solve_head
+from leakaudit.attack.loss import LOSSES, HeadSolution, solve_head
 from leakaudit.attack.partial.open_layer import OpenLayer, open_layers
 from leakaudit.attack.replay import walk
 from leakaudit.attack.simulate import simulate_gradients
@@ -62,7 +62,7 @@ def reconstruct(
 
     Args:
         graph: The architecture.
-        weights: Every parameter by name.
+        weights: Every parameter by name, buffers included, of the shapes that the graph states.
         gradients: dl/dp of the trainable parameters by name, in the type the client sent.
         loss: `cross-entropy`, `bce` or `mse`.
         memory: Bytes a solver may take for matrices.
@@ -70,7 +70,23 @@ def reconstruct(
     Returns:
         The recovered values, float64. Where a bias-free head leaves several completions, the one
         that fits the observed gradients best, and among equal ones the one nearest to [0, 1].
+
+    Raises:
+        ValueError: There is no such loss.
+
+    Example:
+        >>> import leakaudit, torch
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+        >>> x = torch.rand(1, 3, 2, 2)  # what the client keeps to itself
+        >>> torch.nn.functional.cross_entropy(model(x), torch.tensor([2])).backward()
+        >>> graph = leakaudit.load(model, inputs=x)
+        >>> gradients = {name: p.grad for name, p in model.named_parameters()}
+        >>> found = leakaudit.reconstruct(graph, model.state_dict(), gradients, "cross-entropy")
+        >>> bool(torch.allclose(found.values[found.target].tensor.float(), x, atol=1e-4))
+        True
     """
+    if loss not in LOSSES:
+        raise ValueError(f"loss {loss!r}: one of {', '.join(LOSSES)}")
     path = find_leak_path(graph, loss)
     precision = max(
         (torch.finfo(g.dtype).eps for g in gradients.values() if g.is_floating_point()),

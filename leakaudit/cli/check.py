@@ -18,20 +18,34 @@ from leakaudit.cli.terminal import echo, print_report, progress_line, report_wid
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import AuditReport, Finding, Severity
 from leakaudit.frontends.registry import expand
-from leakaudit.pipeline.audit import AuditOptions, audit_all, require_confirmation
+from leakaudit.pipeline.audit import AuditOptions, audit_all
 from leakaudit.pipeline.baseline import compare, read as read_baseline
+from leakaudit.pipeline.choices import DEVICES
 from leakaudit.pipeline.gate import Evidence, exit_code, incomplete, outdated
 from leakaudit.pipeline.many.processes import audit_in_parallel
+from leakaudit.pipeline.options import audit_options
 from leakaudit.pipeline.suppress import suppress
 from leakaudit.report import REPORTERS, RenderOptions, reporter
 from leakaudit.report.destination import require_destinations, write_text
 from leakaudit.report.escape import plain
-from leakaudit.rules.override import with_severities
 from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
-from leakaudit.rules.select import select_rules
 
 SEVERITIES = [severity.value for severity in Severity]
+# What of the command line says how to audit, apart from reading the model.
+_HOW = (
+    "select",
+    "ignore",
+    "counting",
+    "loss",
+    "confirm",
+    "device",
+    "gradient_dtype",
+    "seed",
+    "probe",
+    "time_budget",
+    "save_images",
+)
 
 
 @click.command()
@@ -45,7 +59,7 @@ SEVERITIES = [severity.value for severity in Severity]
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
     help="Where to run R-CONV; auto: on a GPU if there is one.",
@@ -185,39 +199,19 @@ def check(**settings: Any) -> None:
 
 
 def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> AuditOptions:
-    confirm = None
-    if settings["confirm"]:
-        require_confirmation()
-        from leakaudit.confirm.confirm import ConfirmOptions
-
-        confirm = ConfirmOptions(
-            device=settings["device"],
-            gradient_dtype=settings["gradient_dtype"],
-            seed=settings["seed"],
-            probe=settings["probe"],
-            time_budget=settings["time_budget"],
-        )
-    elif settings["save_images"] or settings["probe"]:
-        raise UsageError("--probe and --save-images need the confirmation: leave out --no-confirm")
     if settings["fail_on_evidence"] == Evidence.CONFIRMED and (
-        confirm is None or settings["counting"] != "exact"
+        not settings["confirm"] or settings["counting"] != "exact"
     ):
         raise UsageError(
             "--fail-on-evidence confirmed needs the confirmation, without it no finding would ever "
             "count: leave out --no-confirm and --counting slides"
         )
-    return AuditOptions(
-        rules=select_rules(
-            with_severities(all_rules, cli_config.severities(all_rules)),
-            settings["select"],
-            settings["ignore"],
-        ),
-        load=load_options(settings),
-        counting=settings["counting"],
-        loss=settings["loss"],
-        confirm=confirm,
-        save_images=settings["save_images"],
+    return audit_options(
+        all_rules,
+        load_options(settings),
+        severities=cli_config.severities(all_rules),
         per_target=cli_config.target_options(all_rules),
+        **{name: settings[name] for name in _HOW},
     )
 
 

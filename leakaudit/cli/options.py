@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from leakaudit.frontends.interface import LoadOptions
+from leakaudit.pipeline.choices import GRADIENT_DTYPES, LOSSES
 from leakaudit.sandbox.limits import parse_limits
 
 
@@ -102,7 +103,7 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
         ),
         "loss": click.option(
             "--loss",
-            type=click.Choice(["auto", "cross-entropy", "bce", "mse"]),
+            type=click.Choice(LOSSES),
             default="auto",
             show_default=True,
             help="Training loss; auto: bce for one output, else cross-entropy.",
@@ -116,7 +117,7 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
         ),
         "gradient_dtype": click.option(
             "--gradient-dtype",
-            type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
+            type=click.Choice(GRADIENT_DTYPES),
             default="float32",
             show_default=True,
             help="Precision in which the client sends its gradient.",
