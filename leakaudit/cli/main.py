@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from leakaudit import __version__
+from leakaudit.cli.interrupts import stopped_at_once
 from leakaudit.errors import INTERRUPTED, LeakauditError
 
 # What the help of each command says first. Each stands in the module of its name.
@@ -32,7 +33,8 @@ COMMANDS = {
 
 def imported(name: str) -> click.Command:
     """The command of this name, its module imported."""
-    command: click.Command = getattr(importlib.import_module(f"leakaudit.cli.{name}"), name)
+    with stopped_at_once():
+        command: click.Command = getattr(importlib.import_module(f"leakaudit.cli.{name}"), name)
     return command
 
 

@@ -219,18 +219,20 @@ def test_module_entry_point() -> None:
     assert "leakaudit" in done.stdout
 
 
-def test_ctrl_c_while_the_program_is_imported_is_one_line() -> None:
+@pytest.mark.parametrize("module", ["leakaudit.cli.main", "leakaudit.frontends"])
+def test_ctrl_c_while_the_program_is_imported_is_one_line(module: str) -> None:
+    """The group is imported first, what a command needs when it is called."""
     program = (
         "import os, runpy, signal, sys\n"
         "class Interrupts:\n"
         "    def find_spec(self, name, *_more):\n"
-        "        if name == 'leakaudit.frontends':\n"
+        f"        if name == '{module}':\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupts())\n"
         "runpy.run_module('leakaudit', run_name='__main__', alter_sys=True)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, "check", "--help"],
         capture_output=True,
         text=True,
         check=False,
