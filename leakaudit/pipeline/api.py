@@ -110,7 +110,7 @@ def audit(
         time_budget=time_budget,
         save_images=None if save_images is None else Path(save_images),
     )
-    if isinstance(model, str | os.PathLike) and Path(model).is_dir():
+    if inputs is None and isinstance(model, str | os.PathLike) and Path(model).is_dir():
         return Report(audit_all(registry.expand(os.fspath(model)), options))
     graph = _read(model, inputs, options.load)
     target, sha256 = _named(model, graph)

@@ -194,6 +194,8 @@ def test_wrong_usage_of_the_others() -> None:
         leakaudit.find_leak_path(leakaudit.load(LENET), "l2")
     with pytest.raises(leakaudit.UsageError, match="--max-rho"):
         leakaudit.advise(LENET, max_rho=0, confirm=False)
+    with pytest.raises(leakaudit.UsageError, match="inputs are for live modules"):
+        leakaudit.audit(SAMPLES, inputs=(1, 2), confirm=False)
     with pytest.raises(leakaudit.UsageError, match="a list cannot be audited"):
         leakaudit.audit([LENET], confirm=False)
 
