@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT, as shells report it
+
 
 class LeakauditError(Exception):
     """Base of every error whose text is meant for the user.

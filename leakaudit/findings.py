@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -77,7 +78,7 @@ class Counts:
         redundant: |A| + |B| minus what they can contribute to the rank at most (>= 0).
         rank_bound: Upper bound on the rank of both sets of equations together.
         gradient_rank_bound: The same for the gradient constraints alone.
-        symbolic: The formulas.
+        formulas: Derives `symbolic`; a value, equal where the formulas are, that can be pickled.
     """
 
     unknowns: int
@@ -87,7 +88,12 @@ class Counts:
     redundant: int
     rank_bound: int
     gradient_rank_bound: int
-    symbolic: SymbolicCounts
+    formulas: Callable[[], SymbolicCounts] = field(repr=False)
+
+    @property
+    def symbolic(self) -> SymbolicCounts:
+        """The same as formulas. Derived when asked for: most readers want the numbers only."""
+        return self.formulas()
 
     @property
     def determined_fraction(self) -> float:

@@ -13,8 +13,8 @@ from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_target
 from leakaudit.cli.options import Number, load_options, shared
 from leakaudit.cli.terminal import echo, report_width
-from leakaudit.errors import AuditError, UsageError
-from leakaudit.pipeline.audit import choose_loss, require_confirmation
+from leakaudit.errors import UsageError
+from leakaudit.pipeline.audit import require_confirmation
 from leakaudit.pipeline.per_target import load_options_for, loss_for
 from leakaudit.report.destination import require_destinations
 from leakaudit.report.escape import plain
@@ -37,21 +37,11 @@ from leakaudit.report.escape import plain
     default=None,
     help="Run the reconstruction on the best change of each layer [default: if torch is there].",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Seed of weights of new shapes, and of the probe.",
-)
-@click.option(
-    "--time-budget",
-    type=Number(min=0),
-    metavar="SECONDS",
-    default=120,
-    show_default=True,
-    help="For the reconstruction on each change that is run.",
+@shared(
+    "seed",
+    "time_budget",
+    seed="Seed of weights of new shapes, and of the probe.",
+    time_budget="For the reconstruction on each change that is run.",
 )
 @click.option(
     "--write",
@@ -79,11 +69,10 @@ def advise(target: str, **settings: Any) -> None:
     Exit codes: 0 nothing to advise, 1 changes are listed or a flagged layer has none, 2 wrong
     usage, 3 not audited or audit incomplete.
     """
-    from leakaudit.advise import advise as search
-    from leakaudit.advise.render import as_json, as_table, describe
-    from leakaudit.advise.write import best_writable, check_writable, write
+    from leakaudit.advice.render import as_json, as_table, describe
+    from leakaudit.advice.write import best_writable, check_writable, write
     from leakaudit.frontends import registry
-    from leakaudit.operators import Conv, Linear, Unsupported
+    from leakaudit.pipeline.api import advise_on
 
     write_to: Path | None = settings["write_to"]
     if Path(target).is_dir():
@@ -95,22 +84,16 @@ def advise(target: str, **settings: Any) -> None:
     per_target = cli_config.target_options()
     options = load_options_for(target, load_options(settings), per_target)
     graph = registry.load(target, options)
-    if not any(isinstance(node.op, Conv | Linear | Unsupported) for node in graph.nodes):
-        raise AuditError(
-            target,
-            "it has no convolution and no dense layer",
-            "name the file that holds the network's layers",
-        )
-    loss = choose_loss(graph, loss_for(target, settings["loss"], per_target))
-    advice = search(graph, loss, settings["layer"], settings["max_rho"])
-    if confirm:
-        from leakaudit.advise.confirm import confirm_best
-        from leakaudit.confirm.confirm import ConfirmOptions
-
-        advice = confirm_best(
-            advice,
-            ConfirmOptions(loss=loss, seed=settings["seed"], time_budget=settings["time_budget"]),
-        )
+    advice = advise_on(
+        graph,
+        target,
+        layer=settings["layer"],
+        max_rho=settings["max_rho"],
+        confirm=confirm,
+        loss=loss_for(target, settings["loss"], per_target),
+        seed=settings["seed"],
+        time_budget=settings["time_budget"],
+    )
     if settings["file_format"] == "json":
         echo(as_json(target, advice), nl=False)
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from leakaudit.cli.check import check
 from leakaudit.config.find import OWN_FILE
 from leakaudit.config.keys import OPTIONS
 from leakaudit.errors import UsageError
@@ -73,16 +74,14 @@ def init() -> None:
     path = Path(OWN_FILE)
     if path.exists():
         raise UsageError(f"{path} exists: edit it, or move it away to get a new one")
-    # The root of our command line is a group; click types it as any command.
-    check = click.get_current_context().find_root().command.commands["check"]  # type: ignore[attr-defined]
     write_text(path, template(check))
     click.echo(f"leakaudit: wrote {plain(str(path))}", err=True)
 
 
-def template(check: click.Command) -> str:
+def template(command: click.Command) -> str:
     """The text of a configuration that states the defaults of `leakaudit check`, commented out."""
     parts = [_HEAD]
-    options = {name: param for param in check.params for name in param.opts}
+    options = {name: param for param in command.params for name in param.opts}
     for key in OPTIONS:
         param = options[f"--{key}"]
         text = " ".join((getattr(param, "help", None) or key).split())

@@ -1,66 +1,66 @@
-"""The command line. Results go to stdout, progress, warnings and errors to stderr."""
+"""The group of all commands. A command's module is imported when that command is called.
+
+What is imported here is all that `--version`, `--help` and the completion of a command's name wait
+for: click, and the first sentence of each command's help.
+"""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import sys
 import traceback
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
 from leakaudit import __version__
-from leakaudit.bench.command import INTERRUPTED, bench
-from leakaudit.cli import configured as cli_config
-from leakaudit.cli.advise import advise
-from leakaudit.cli.baseline import baseline
-from leakaudit.cli.completion import (
-    complete_rule,
-    complete_rule_or_target,
-    complete_target,
-    completion,
-)
-from leakaudit.cli.init import init
-from leakaudit.cli.options import Number, load_options, shared
-from leakaudit.cli.report_files import report_option, write_reports
-from leakaudit.cli.terminal import echo, print_report, progress_line, report_width, use_color
-from leakaudit.errors import AuditError, LeakauditError, UsageError
-from leakaudit.explain.layer import explain_layer, explain_rule, list_rules
-from leakaudit.findings import AuditReport, Finding, Severity
-from leakaudit.frontends.registry import expand
-from leakaudit.pipeline.audit import AuditOptions, audit_all, require_confirmation
-from leakaudit.pipeline.baseline import compare, read as read_baseline
-from leakaudit.pipeline.gate import Evidence, exit_code, incomplete, outdated
-from leakaudit.pipeline.many.processes import audit_in_parallel
-from leakaudit.pipeline.per_target import load_options_for
-from leakaudit.pipeline.suppress import suppress
-from leakaudit.report import REPORTERS, RenderOptions, reporter
-from leakaudit.report.destination import require_destinations, write_text
-from leakaudit.report.escape import plain
-from leakaudit.rules.override import with_severities
-from leakaudit.rules.registry import load_rules
-from leakaudit.rules.rule import Rule
-from leakaudit.rules.select import select_rules
+from leakaudit.cli.interrupts import stopped_at_once
+from leakaudit.errors import INTERRUPTED, LeakauditError
 
-SEVERITIES = [severity.value for severity in Severity]
+# What the help of each command says first. Each stands in the module of its name.
+COMMANDS = {
+    "advise": "Find the smallest changes that remove a finding.",
+    "baseline": "Write down the findings of today, for `check --baseline FILE`.",
+    "bench": "Measure accuracy, time and memory, against other methods.",
+    "check": "Audit models and confirm what is flagged.",
+    "completion": "Print the script for completion in a shell.",
+    "explain": "Explain a rule, or the counts of one layer of a model.",
+    "init": "Write a commented leakaudit.toml into the current folder.",
+    "rules": "List the rules.",
+}
+
+
+def imported(name: str) -> click.Command:
+    """The command of this name, its module imported."""
+    with stopped_at_once():
+        command: click.Command = getattr(importlib.import_module(f"leakaudit.cli.{name}"), name)
+    return command
 
 
 class Commands(click.Group):
-    """Turns our errors into one line on stderr and the contract's exit code."""
+    """Imports a command when it is called, and turns errors into one line and an exit code.
+
+    Until then a stand-in with the command's name and first sentence answers for it.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called, and import it."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, stand_in and imported(str(name)), rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
         except LeakauditError as error:
-            echo(f"leakaudit: {plain(str(error))}", err=True)
+            _say(f"leakaudit: {error}")
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             # 1 would say that there are findings.
-            echo("leakaudit: stopped", err=True)
+            _say("leakaudit: stopped")
             sys.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -69,13 +69,21 @@ class Commands(click.Group):
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # whoever reads the output has seen enough: click ends the run
             # Python would end with 1, which says that there are findings.
-            lines = [*traceback.format_exc().splitlines(), "leakaudit: internal error, see above"]
-            echo("\n".join(map(plain, lines)), err=True)
+            _say(*traceback.format_exc().splitlines(), "leakaudit: internal error, see above")
             sys.exit(2)
+
+
+def _say(*lines: str) -> None:
+    """Write lines to stderr, whatever a model file put into them made harmless."""
+    from leakaudit.cli.terminal import echo
+    from leakaudit.report.escape import plain
+
+    echo("\n".join(map(plain, lines)), err=True)
 
 
 @click.group(
     cls=Commands,
+    commands={name: click.Command(name, help=text) for name, text in COMMANDS.items()},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="leakaudit")
@@ -89,289 +97,3 @@ def main() -> None:
         # Formulas use characters that some consoles cannot print: replace them, never fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-
-
-@main.command()
-@click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=complete_target)
-@shared("input_shape")
-@click.option(
-    "--confirm/--no-confirm",
-    default=True,
-    show_default=True,
-    help="Prove findings by running R-CONV.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to run R-CONV; auto: on a GPU if there is one.",
-)
-@click.option(
-    "--gradient-dtype",
-    type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Precision in which the client sends its gradient.",
-)
-@shared("loss")
-@click.option(
-    "--probe",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Picture to reconstruct instead of a synthetic one.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Seed of the synthetic probe and of whatever else is drawn.",
-)
-@shared("counting")
-@click.option(
-    "--save-images",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write original, reconstruction and difference as PNG.",
-)
-@click.option(
-    "--time-budget",
-    type=Number(min=0),
-    metavar="SECONDS",
-    default=120,
-    show_default=True,
-    help="Per model, to confirm; a layer whose local confirmation would not fit is not run.",
-)
-@shared("batch_size", "frozen", "limit")
-@click.option(
-    "--select",
-    multiple=True,
-    metavar="RULE",
-    shell_complete=complete_rule,
-    help="Apply only these rules.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="RULE",
-    shell_complete=complete_rule,
-    help="Do not apply these rules.",
-)
-@shared("rules")
-@click.option(
-    "--severity",
-    type=click.Choice(SEVERITIES),
-    default="note",
-    show_default=True,
-    help="Show findings of at least this severity.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="medium",
-    show_default=True,
-    help="Exit with 1 for findings of at least this severity.",
-)
-@click.option(
-    "--fail-on-evidence",
-    type=click.Choice([evidence.value for evidence in Evidence]),
-    default="flagged",
-    show_default=True,
-    help="'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
-)
-@click.option(
-    "--baseline",
-    "baseline_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Report only what is not in this file, which `leakaudit baseline` writes.",
-)
-@click.option("--no-ignores", is_flag=True, help="Do not suppress what the configuration ignores.")
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(sorted(REPORTERS)),
-    default="table",
-    show_default=True,
-    help="Format of the report.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the report to this file instead of stdout.",
-)
-@report_option
-@click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
-@shared("jobs", "cluster")
-@click.option("--no-progress", is_flag=True, help="No progress on stderr.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Colours of the table; auto: on a terminal.",
-)
-@click.option("-q", "--quiet", count=True, help="Say less; twice: the summary only.")
-@click.option("-v", "--verbose", count=True, help="Say more: formulas, premises, attempts.")
-@cli_config.configured()
-def check(**settings: Any) -> None:
-    """Audit models and confirm what is flagged.
-
-    TARGET is model.onnx, model.pt2, package.module:callable, path/file.py:callable, or a folder.
-    A callable imports and runs that code.
-
-    Without a TARGET, those of the configuration are audited. --select, --ignore, --frozen, --limit,
-    --rules and --report may be repeated.
-
-    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage or an internal error, 3
-    nothing audited or audit incomplete.
-    """
-    gate = Severity(settings["fail_on"]), Evidence(settings["fail_on_evidence"])
-    targets = cli_config.targets_or_configured(settings["targets"])
-    baseline_file: Path | None = settings["baseline_file"]
-    _check_destinations(settings, targets)
-    known = None if baseline_file is None else read_baseline(baseline_file)
-    all_rules = load_rules(settings["rule_folders"])
-    options = _audit_options(settings, all_rules)
-    ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
-    with progress_line(not settings["no_progress"]) as progress:
-        run = partial(audit_in_parallel, jobs=settings["jobs"], cluster=settings["cluster"])
-        report = audit_all(targets, options, progress, run)
-    report = suppress(report, ignores, cli_config.current().folder, whole=not settings["targets"])
-    if baseline_file is not None and known is not None:
-        report = compare(report, known, baseline_file.parent, str(baseline_file))
-    code = exit_code(report, *gate)
-    shown = _at_least(report, Severity(settings["severity"]))
-    output: Path | None = settings["output"]
-    render = RenderOptions(
-        color=output is None and use_color(settings["color"]),
-        width=report_width(),
-        verbosity=settings["verbose"] - settings["quiet"],
-    )
-    text = reporter(settings["file_format"]).render(shown, render)
-    if output is None:
-        print_report(text, settings["file_format"], color=render.color)
-    # Before the files: should one of them fail, this has been said.
-    problems = [line for model in report.models if (line := incomplete(model, *gate))]
-    unused = [] if settings["targets"] else cli_config.unmatched(it.target for it in report.models)
-    for line in [*problems, *outdated(report), *unused]:
-        echo(f"leakaudit: {plain(line)}", err=True)
-    if output is not None:
-        write_text(output, text)
-    write_reports(settings["reports"], shown, render)
-    sys.exit(0 if settings["exit_zero"] and code == 1 else code)
-
-
-@main.command()
-@click.argument("subject", metavar="RULE|TARGET", shell_complete=complete_rule_or_target)
-@click.option("--layer", metavar="NAME", help="Layer of TARGET to explain.")
-@shared("input_shape", "batch_size", "frozen", "limit", "counting", "rules")
-@cli_config.configured()
-def explain(subject: str, layer: str | None, **settings: Any) -> None:
-    """Explain a rule, or the counts of one layer of a model.
-
-    Of a layer: the formulas, and the same with the numbers put in.
-    """
-    if layer is None and Path(subject).is_file():
-        raise UsageError(f"{subject} is no rule: name one of its layers with --layer")
-    if layer is None:
-        echo(explain_rule(subject, load_rules(settings["rule_folders"])))
-    else:
-        options = load_options_for(subject, load_options(settings), cli_config.target_options())
-        echo(explain_layer(subject, layer, options, settings["counting"]))
-
-
-main.add_command(advise)
-main.add_command(baseline)
-main.add_command(init)
-main.add_command(completion)
-main.add_command(bench)
-
-
-@main.command()
-@shared("rules")
-@cli_config.configured()
-def rules(rule_folders: tuple[Path, ...], **_settings: Any) -> None:
-    """List the rules."""
-    echo(list_rules(load_rules(rule_folders)))
-
-
-def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> AuditOptions:
-    confirm = None
-    if settings["confirm"]:
-        require_confirmation()
-        from leakaudit.confirm.confirm import ConfirmOptions
-
-        confirm = ConfirmOptions(
-            device=settings["device"],
-            gradient_dtype=settings["gradient_dtype"],
-            seed=settings["seed"],
-            probe=settings["probe"],
-            time_budget=settings["time_budget"],
-        )
-    elif settings["save_images"] or settings["probe"]:
-        raise UsageError("--probe and --save-images need the confirmation: leave out --no-confirm")
-    if settings["fail_on_evidence"] == Evidence.CONFIRMED and (
-        confirm is None or settings["counting"] != "exact"
-    ):
-        raise UsageError(
-            "--fail-on-evidence confirmed needs the confirmation, without it no finding would ever "
-            "count: leave out --no-confirm and --counting slides"
-        )
-    return AuditOptions(
-        rules=select_rules(
-            with_severities(all_rules, cli_config.severities(all_rules)),
-            settings["select"],
-            settings["ignore"],
-        ),
-        load=load_options(settings),
-        counting=settings["counting"],
-        loss=settings["loss"],
-        confirm=confirm,
-        save_images=settings["save_images"],
-        per_target=cli_config.target_options(all_rules),
-    )
-
-
-def _check_destinations(settings: dict[str, Any], targets: tuple[str, ...]) -> None:
-    """Check that no report overwrites what this run reads, and that all can be written."""
-    outputs = [("--report", path) for _, path in settings["reports"]]
-    if settings["output"] is not None:
-        outputs.insert(0, ("--output", settings["output"]))
-    if not outputs:
-        return
-    read: list[Path] = []
-    for target in targets:
-        try:
-            read.extend(map(Path, expand(target)))
-        except AuditError:
-            read.append(Path(target))  # reported by the audit itself
-    read.extend(
-        path
-        for path in (
-            settings["baseline_file"],
-            settings["probe"],
-            cli_config.current().file,
-            *(rule for folder in settings["rule_folders"] for rule in folder.glob("*.toml")),
-        )
-        if path is not None
-    )
-    require_destinations(outputs, read)
-
-
-def _at_least(report: AuditReport, severity: Severity) -> AuditReport:
-    def shown(finding: Finding) -> bool:
-        return finding.severity.at_least(severity)
-
-    models = tuple(
-        replace(
-            model,
-            findings=tuple(filter(shown, model.findings)),
-            known=tuple(filter(shown, model.known)),
-            suppressed=tuple(it for it in model.suppressed if shown(it.finding)),
-        )
-        for model in report.models
-    )
-    return replace(report, models=models)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from leakaudit.frontends.interface import LoadOptions
+from leakaudit.pipeline.choices import GRADIENT_DTYPES, LOSSES
 from leakaudit.sandbox.limits import parse_limits
 
 
@@ -65,8 +66,13 @@ class Number(click.FloatRange):
         return number
 
 
-def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options that several commands take, by name."""
+def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that several commands take, by name.
+
+    Args:
+        names: Which of them, in the order in which the help lists them.
+        helps: The help of an option whose part in this command is another than in `check`.
+    """
     options = {
         "input_shape": click.option(
             "--input-shape",
@@ -97,7 +103,7 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         ),
         "loss": click.option(
             "--loss",
-            type=click.Choice(["auto", "cross-entropy", "bce", "mse"]),
+            type=click.Choice(LOSSES),
             default="auto",
             show_default=True,
             help="Training loss; auto: bce for one output, else cross-entropy.",
@@ -108,6 +114,32 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             default="exact",
             show_default=True,
             help="'slides': the literal formula of the R-CONV slides, wrong, for comparison.",
+        ),
+        "gradient_dtype": click.option(
+            "--gradient-dtype",
+            type=click.Choice(GRADIENT_DTYPES),
+            default="float32",
+            show_default=True,
+            help="Precision in which the client sends its gradient.",
+        ),
+        "seed": click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            metavar="N",
+            default=0,
+            show_default=True,
+            help=helps.get("seed", "Seed of the synthetic probe and of whatever else is drawn."),
+        ),
+        "time_budget": click.option(
+            "--time-budget",
+            type=Number(min=0),
+            metavar="SECONDS",
+            default=120,
+            show_default=True,
+            help=helps.get(
+                "time_budget",
+                "Per model, to confirm; a layer whose local confirmation would not fit is not run.",
+            ),
         ),
         "rules": click.option(
             "--rules",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from leakaudit.counting import formulas
@@ -31,7 +31,6 @@ def count(
     layer = replace(geometry_of(graph, node), gradient_rank=gradient_rank)
     slides = counting == "slides" and node.op.is_convolution
     bound = layer_bound(layer)
-    symbolic = symbolic_counts(layer, "slides" if slides else "exact")
     if not slides:
         gradient_constraints = bound.gradient_constraints
         weight_constraints = bound.weight_constraints
@@ -49,7 +48,7 @@ def count(
         redundant=gradient_constraints + weight_constraints - rank,
         rank_bound=rank,
         gradient_rank_bound=gradient_rank,
-        symbolic=symbolic,
+        formulas=LayerFormulas(layer, "slides" if slides else "exact"),
     )
 
 
@@ -68,9 +67,20 @@ def bound_of(graph: Graph, node: Node) -> LayerBound:
     return layer_bound(geometry_of(graph, node))
 
 
+@dataclass(frozen=True, slots=True)
+class LayerFormulas:
+    """Gives the formulas of a layer as text, derived once per design: sympy takes its time."""
+
+    layer: ConvolutionGeometry
+    counting: str = "exact"
+
+    def __call__(self) -> SymbolicCounts:
+        """Derive them, or recall them."""
+        return _symbolic_counts(self.layer, self.counting)
+
+
 @lru_cache(maxsize=512)
-def symbolic_counts(layer: ConvolutionGeometry, counting: str) -> SymbolicCounts:
-    """The formulas as text."""
+def _symbolic_counts(layer: ConvolutionGeometry, counting: str) -> SymbolicCounts:
     from leakaudit.counting.symbolic import symbolic_layer
 
     derived = symbolic_layer(layer, counting)

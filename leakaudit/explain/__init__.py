@@ -1,1 +1,1 @@
-"""A rule, or the counts of one layer, explained with formulas and numbers."""
+"""What a rule means, and where the numbers of a layer come from."""

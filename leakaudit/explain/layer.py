@@ -1,13 +1,10 @@
-"""`leakaudit explain` and `leakaudit rules`: what a rule means, where a number comes from."""
+"""Where the numbers of one layer come from: its formulas, and the same with the numbers put in."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from dataclasses import replace
 
 import sympy
-from tabulate import tabulate
 
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.count import READS_STORED, count, verdict
@@ -19,41 +16,8 @@ from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.operators import Conv, Linear
 from leakaudit.report.escape import plain
-from leakaudit.rules.rule import Rule
-from leakaudit.rules.select import find_rule
 
-WIDTH = 100
 SCAN = 256  # values of a design parameter that the safe range is looked for in
-
-
-def list_rules(rules: Sequence[Rule]) -> str:
-    """A table of the rules."""
-    rows = [[rule.id, rule.severity.value, rule.level.value, rule.title] for rule in rules]
-    return str(tabulate(rows, headers=["rule", "severity", "about", "title"], tablefmt="simple"))
-
-
-def explain_rule(name: str, rules: Sequence[Rule]) -> str:
-    """Everything a rule says of itself.
-
-    Raises:
-        UsageError: There is no such rule.
-    """
-    rule = find_rule(name, rules)
-    parts = [
-        f"{rule.id} {rule.slug}: {rule.title}",
-        f"severity {rule.severity.value}, precision {rule.precision}, about one {rule.level.value}",
-        f"condition: {rule.condition.text}",
-        "Why",
-        _paragraphs(rule.why),
-        "What to do",
-        _paragraphs(rule.remedy),
-        "References",
-        "\n".join(
-            textwrap.fill(r, WIDTH, initial_indent="- ", subsequent_indent="  ")
-            for r in rule.references
-        ),
-    ]
-    return "\n\n".join(parts)
 
 
 def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) -> str:
@@ -212,9 +176,3 @@ def _runs(chosen: list[int], candidates: list[int]) -> str:
         else:
             runs.append([number])
     return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
-
-
-def _paragraphs(text: str) -> str:
-    return "\n\n".join(
-        textwrap.fill(" ".join(p.split()), WIDTH) for p in text.strip().split("\n\n")
-    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from leakaudit.errors import AuditError
+from leakaudit.errors import AuditError, UsageError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.sandbox.limits import bounded_memory
@@ -70,6 +71,31 @@ def load(target: str, options: LoadOptions) -> Graph:
             from leakaudit.frontends.aten import module
 
             return module.load(target, options)
+
+
+def load_object(model: object, inputs: object, options: LoadOptions) -> Graph:
+    """Read a live `torch.nn.Module`, with its example inputs, or an `onnx.ModelProto`.
+
+    Raises:
+        AuditError: It cannot be read.
+        UsageError: It is neither, or the inputs are nothing that goes into it.
+    """
+    # Whoever holds such an object has imported the package; we need not.
+    torch, onnx = sys.modules.get("torch"), sys.modules.get("onnx")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from leakaudit.frontends.aten import module
+
+        return module.load_module(model, inputs, options)
+    if onnx is not None and isinstance(model, onnx.ModelProto):
+        if inputs is not None:
+            raise UsageError("inputs are for live modules: a file says itself what it takes")
+        from leakaudit.frontends.onnx import reader
+
+        return reader.load_proto(model, options)
+    raise UsageError(
+        f"a {type(model).__name__} cannot be audited: give an nn.Module, an onnx.ModelProto, a "
+        "path, or 'package.module:callable'"
+    )
 
 
 def expand(target: str) -> tuple[str, ...]:

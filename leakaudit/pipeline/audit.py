@@ -140,7 +140,12 @@ def audit_all(
     models = run(audits, progress)
     for position, model in failed:
         models.insert(position, model)
-    return AuditReport(__version__, tuple(models), tuple(map(_rule_text, options.rules)))
+    return report_of(models, options.rules)
+
+
+def report_of(models: Sequence[ModelReport], rules: Sequence[Rule]) -> AuditReport:
+    """The report of one run, with what the rules that were applied say of themselves."""
+    return AuditReport(__version__, tuple(models), tuple(map(_rule_text, rules)))
 
 
 def _rule_text(rule: Rule) -> RuleText:
@@ -183,14 +188,33 @@ def _failed(target: str, error: LeakauditError) -> ModelReport:
 def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelReport:
     progress("reading")
     graph = registry.load(target, options.load)
+    return audit_graph(target, graph, options, progress, registry.sha256(target))
+
+
+def audit_graph(
+    target: str,
+    graph: Graph,
+    options: AuditOptions,
+    progress: Progress = lambda _text: None,
+    sha256: str | None = None,
+) -> ModelReport:
+    """Audit a network that has been read.
+
+    Args:
+        target: What the report calls it; where `sha256` is given, the file it was read from.
+        graph: The network.
+        options: How to audit.
+        progress: Told what is going on.
+        sha256: Digest of the file, None where the network was not read from one.
+
+    Raises:
+        AuditError: It has no layer with weights, or these cannot be read.
+        UsageError: The options do not fit the model.
+    """
     unsupported = [node for node in graph.nodes if isinstance(node.op, Unsupported)]
     with_weights = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
     if not with_weights and not unsupported:
-        raise AuditError(
-            target,
-            "it has no convolution and no dense layer",
-            "audit the file that holds the network's layers",
-        )
+        raise without_layers(target)
     progress("searching the leak path")
     path = find_leak_path(graph, choose_loss(graph, options.loss))
     layers = tuple(layer_report(graph, node, path, options.counting) for node in with_weights)
@@ -207,13 +231,15 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
     skipped = [Skipped(n.name, f"unsupported operator {operator_kind(n)}") for n in unsupported]
     images: tuple[ImageReport, ...] = ()
     if options.confirm is not None and options.counting == "exact":
-        findings, images, problem = _confirm(target, graph, path, findings, options, progress)
+        findings, images, problem = _confirm(
+            target, graph, path, findings, options, progress, sha256
+        )
         if problem:
             skipped.append(Skipped("confirmation", problem))
     return ModelReport(
         target=target,
         format=graph.format,
-        sha256=registry.sha256(target),
+        sha256=sha256,
         inputs=tuple(InputReport(name, graph.tensors[name].shape) for name in graph.inputs),
         complete=not unsupported,
         counting=options.counting,
@@ -223,6 +249,15 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
         skipped=tuple(skipped),
         images=images,
         notes=notes,
+    )
+
+
+def without_layers(target: str) -> AuditError:
+    """The error of a model in which nothing is trained that could leak."""
+    return AuditError(
+        target,
+        "it has no convolution and no dense layer",
+        "name the file that holds the network's layers",
     )
 
 
@@ -253,6 +288,7 @@ def _confirm(
     findings: tuple[Finding, ...],
     options: AuditOptions,
     progress: Progress,
+    sha256: str | None,
 ) -> tuple[tuple[Finding, ...], tuple[ImageReport, ...], str | None]:
     """The findings with their evidence, the pictures, and why nothing could be run."""
     from leakaudit.confirm.confirm import confirm
@@ -263,7 +299,7 @@ def _confirm(
     settings = replace(
         options.confirm, loss=choose_loss(graph, options.loss), limits=options.load.limits
     )
-    file = target if graph.format == "onnx" else None
+    file = target if graph.format == "onnx" and sha256 is not None else None
     result = confirm(graph, path, flagged, settings, file, progress)
     evidenced = []
     for finding in findings:
@@ -272,14 +308,14 @@ def _confirm(
         elif path.target is not None and finding.rule in PATH_RULES:
             finding = replace(finding, confirmation=result.model)
         evidenced.append(finding)
-    return tuple(evidenced), _save_images(target, result, options), result.problem
+    return tuple(evidenced), _save_images(target, result, options, sha256), result.problem
 
 
 PATH_RULES = ("LA004", "LA005", "LA009", "LA010")
 
 
 def _save_images(
-    target: str, result: ConfirmResult, options: AuditOptions
+    target: str, result: ConfirmResult, options: AuditOptions, sha256: str | None
 ) -> tuple[ImageReport, ...]:
     if options.save_images is None or result.original is None:
         return ()
@@ -289,7 +325,7 @@ def _save_images(
     def numbers(image: Any) -> Any:
         return image.double().numpy()
 
-    stem = f"{Path(target.replace(':', '-')).stem}-{(registry.sha256(target) or target)[:8]}"
+    stem = f"{Path(target.replace(':', '-')).stem}-{(sha256 or target)[:8]}"
     found = {stem: result.reconstruction, f"{stem}-partial": result.partial}
     return tuple(
         write_images(folder, name, numbers(original), numbers(picture))

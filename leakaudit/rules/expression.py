@@ -1,8 +1,4 @@
-"""Expressions of rules: one tree, two readers.
-
-`Expression.evaluate` computes exactly, in fractions; `Expression.to_sympy` gives the formula for
-display and solving, and alone imports sympy. A test holds the two against each other.
-"""
+"""Expressions of rules, computed exactly, in fractions. A test holds them against sympy."""
 
 from __future__ import annotations
 
@@ -74,30 +70,6 @@ class Expression:
             return Fraction(float.__repr__(value))  # numpy's float64 prints otherwise
         return value if isinstance(value, bool) else Fraction(value)
 
-    def to_sympy(self, values: Mapping[str, Any] | None = None) -> Any:
-        """Return the expression as a `sympy.Basic`, Boolean or arithmetic.
-
-        Args:
-            values: A sympy expression to put in for a name. Other names become symbols, real
-                where they stand for a number.
-
-        Raises:
-            ExpressionError: A part has no meaning, such as a comparison with 1 / 0.
-        """
-        import sympy
-
-        given = values or {}
-        symbols = {
-            name: given[name]
-            if name in given
-            else sympy.Symbol(name, **({"real": True} if name in self.numbers else {}))
-            for name in self.names
-        }
-        try:
-            return _formula(self.tree, symbols, _sympy_operators())
-        except TypeError as error:
-            raise ExpressionError(f"no formula: {error}", self.text) from error
-
 
 def parse(text: str, symbols: frozenset[str]) -> Expression:
     """Parse `text`, in which the names `symbols` may occur.
@@ -158,39 +130,3 @@ def _value(tree: Tree, names: Mapping[str, bool | Fraction]) -> Any:
             result = _COMPUTE[op](*(_value(operand, names) for operand in operands))
             # floor and // give an int, of which "/" would make a rounded float
             return result if isinstance(result, bool) else Fraction(result)
-
-
-def _sympy_operators() -> Mapping[str, Callable[..., Any]]:
-    import sympy
-
-    return {
-        **{op: _COMPUTE[op] for op in ("+", "-", "*", "/", "**")},
-        "//": lambda left, right: sympy.floor(left / right),
-        "<": sympy.Lt,
-        "<=": sympy.Le,
-        ">": sympy.Gt,
-        ">=": sympy.Ge,
-        "==": sympy.Eq,
-        "!=": sympy.Ne,
-        "and": sympy.And,
-        "or": sympy.Or,
-        "not": sympy.Not,
-        "min": sympy.Min,
-        "max": sympy.Max,
-        "floor": sympy.floor,
-        "ceil": sympy.ceiling,
-    }
-
-
-def _formula(
-    tree: Tree, symbols: Mapping[str, Any], operators: Mapping[str, Callable[..., Any]]
-) -> Any:
-    match tree:
-        case Literal(value):
-            import sympy
-
-            return sympy.Rational(value.numerator, value.denominator)
-        case Name(name):
-            return symbols[name]
-        case Apply(op, operands):
-            return operators[op](*(_formula(operand, symbols, operators) for operand in operands))

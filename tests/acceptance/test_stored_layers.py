@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from leakaudit.advise.search import advise
+from leakaudit.advice.search import advise
 from leakaudit.cli.main import main
 from leakaudit.frontends.aten import module
 from leakaudit.frontends.interface import LoadOptions

@@ -17,10 +17,10 @@ from places import SAMPLES
 from samples import networks
 from torch import nn
 
-from leakaudit.advise import ResampledWeights, advise
-from leakaudit.advise.change import Change
-from leakaudit.advise.propagate import RefusedChange
-from leakaudit.advise.rebuild import rebuild
+from leakaudit.advice import ResampledWeights, advise
+from leakaudit.advice.change import Change
+from leakaudit.advice.propagate import RefusedChange
+from leakaudit.advice.rebuild import rebuild
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.count import count, verdict
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
@@ -295,7 +295,7 @@ def test_some_change_of_every_sample_makes_the_reconstruction_fail(path: Path) -
 
 
 def test_names_of_a_model_cannot_steer_a_terminal() -> None:
-    from leakaudit.advise.render import as_json, as_table
+    from leakaudit.advice.render import as_json, as_table
 
     advice = advice_for("tabular_mlp")
     hostile = replace(advice, layers=(replace(advice.layers[0], layer="\x1b[31m::error::x"),))

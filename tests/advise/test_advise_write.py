@@ -191,7 +191,7 @@ def test_a_missing_folder_is_named_before_the_search(
     def searched(*_arguments: object) -> None:
         pytest.fail("the search has begun")
 
-    monkeypatch.setattr("leakaudit.advise.advise", searched)
+    monkeypatch.setattr("leakaudit.pipeline.api.search", searched)
     file = tmp_path / "absent" / "new.onnx"
     result = run(str(SAMPLES / "tabular_mlp.onnx"), "--no-confirm", "--write", str(file))
     assert result.exit_code == 2

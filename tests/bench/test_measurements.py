@@ -18,10 +18,10 @@ torch = pytest.importorskip("torch")
 from click.testing import CliRunner
 
 from leakaudit.bench import audit_time, scale, solve_time
-from leakaudit.bench.command import bench
 from leakaudit.bench.layers import first_layer
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile, finite, read_rows
+from leakaudit.cli.bench import bench
 from leakaudit.errors import UsageError
 
 RESULTS = Path(scale.__file__).parent / "results"
@@ -143,8 +143,8 @@ def test_timed_commands_are_those_of_the_command_line() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; import leakaudit.cli.main; "
-        "assert 'torch' not in sys.modules and 'leakaudit.bench.command' in sys.modules"
+        "import sys; import leakaudit.cli.bench; "
+        "assert 'torch' not in sys.modules and 'leakaudit.cli.bench' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

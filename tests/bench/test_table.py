@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from click.testing import CliRunner
 
 from leakaudit.bench import table
-from leakaudit.bench.command import bench
 from leakaudit.bench.data import Picture
+from leakaudit.cli.bench import bench
 from leakaudit.confirm.probes import make_probe
 
 SHAPE = (1, 3, 32, 32)

@@ -184,7 +184,7 @@ def test_an_internal_error_exits_2_and_not_as_findings(monkeypatch: pytest.Monke
     def fails(*_arguments: object) -> None:
         raise RuntimeError("a name \x1b[31m from a file")
 
-    monkeypatch.setattr("leakaudit.cli.main.audit_all", fails)
+    monkeypatch.setattr("leakaudit.cli.check.audit_all", fails)
     result = run("check", LENET, "--no-confirm")
     assert result.exit_code == 2
     assert "RuntimeError: a name" in result.stderr
@@ -219,18 +219,20 @@ def test_module_entry_point() -> None:
     assert "leakaudit" in done.stdout
 
 
-def test_ctrl_c_while_the_program_is_imported_is_one_line() -> None:
+@pytest.mark.parametrize("module", ["leakaudit.cli.main", "leakaudit.frontends"])
+def test_ctrl_c_while_the_program_is_imported_is_one_line(module: str) -> None:
+    """The group is imported first, what a command needs when it is called."""
     program = (
         "import os, runpy, signal, sys\n"
         "class Interrupts:\n"
         "    def find_spec(self, name, *_more):\n"
-        "        if name == 'leakaudit.frontends':\n"
+        f"        if name == '{module}':\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupts())\n"
         "runpy.run_module('leakaudit', run_name='__main__', alter_sys=True)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, "check", "--help"],
         capture_output=True,
         text=True,
         check=False,

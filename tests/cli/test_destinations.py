@@ -149,7 +149,7 @@ def test_a_full_disk_is_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sys.stderr.write(f"{_arguments[0]}\n")
 
-    monkeypatch.setattr("leakaudit.cli.main.click.echo", full)
+    monkeypatch.setattr("leakaudit.cli.terminal.click.echo", full)
     done = check(model)
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [

@@ -10,7 +10,7 @@ import click
 import pytest
 from config_support import LENET, batch, error, run, write
 
-from leakaudit.cli.main import check
+from leakaudit.cli.check import check
 from leakaudit.config.config import Config, parse
 from leakaudit.config.keys import OPTIONS, OTHERS, TABLES
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import sympy
 from brute_force import DenseConvolution
 from hypothesis import assume, given, settings, strategies as st
 from layers import convolution, convolutions, geometry
+from places import SAMPLES
 
 from leakaudit.counting import formulas
 from leakaudit.counting.bound import layer_bound
@@ -137,3 +140,25 @@ def test_one_derivation_serves_numbers_and_symbols() -> None:
     formula = formulas.group_rank_bound(sympy.Min, **symbols)
     substituted = formula.subs({symbols[name]: value for name, value in numbers.items()})
     assert substituted == formulas.group_rank_bound(min, **numbers) == 57
+
+
+def test_formulas_are_derived_when_asked_for_and_travel_between_processes() -> None:
+    """Most reports show numbers only, and sympy takes longer to import than they to count."""
+    program = """
+import pickle, sys
+from leakaudit.counting.count import count
+from leakaudit.frontends.registry import load
+from leakaudit.frontends.interface import LoadOptions
+graph = load(sys.argv[1], LoadOptions())
+counts = count(graph, graph.node("conv1"))
+again = pickle.loads(pickle.dumps(counts))
+assert again == counts
+print("sympy" in sys.modules, again.symbolic.unknowns, "sympy" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(SAMPLES / "lenet_main.onnx")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["False", "H*N*W", "True"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from generated_docs import commands
 from onnx import helper, numpy_helper
 from places import ROOT
 
@@ -37,21 +36,12 @@ def test_the_table_of_operators_is_current() -> None:
     assert shown[2:] == rows
 
 
-def every_command(group: click.Group) -> Iterator[click.Command]:
-    yield group
-    for command in group.commands.values():
-        if isinstance(command, click.Group):
-            yield from every_command(command)
-        else:
-            yield command
-
-
 def test_every_command_and_option_shown_exists() -> None:
     shown = set(re.findall(r"^\$ leakaudit (\w+)", README, flags=re.MULTILINE))
     assert shown <= set(main.commands)
     known = {
         option
-        for command in every_command(main)
+        for command in commands().values()
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }

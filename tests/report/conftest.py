@@ -51,7 +51,7 @@ def counts(unknowns: int, gradient: int, weight: int, bound: int | None = None) 
         redundant=gradient + weight - bound,
         rank_bound=bound,
         gradient_rank_bound=min(bound, gradient),
-        symbolic=SymbolicCounts(
+        formulas=lambda: SymbolicCounts(
             "H*N*W", "F*K**2*N", "F*floor((H + 2*P - K)/S + 1)**2", "|A| + |B| - |X|"
         ),
     )

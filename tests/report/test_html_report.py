@@ -192,7 +192,7 @@ def test_formulas_carry_the_numbers(ci_report: AuditReport) -> None:
     layer = model.layers[0]
     assert layer.counts is not None
     symbolic = replace(layer.counts.symbolic, values={"F": 12, "K": 5, "N": 3})
-    layer = replace(layer, counts=replace(layer.counts, symbolic=symbolic))
+    layer = replace(layer, counts=replace(layer.counts, formulas=lambda: symbolic))
     page = page_of(replace(ci_report, models=(replace(model, layers=(layer,)),)))
     words = " ".join(page.text.split())
     assert "with F = 12, K = 5, N = 3" in words

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from places import SAMPLES
 from samples import networks
 
-from leakaudit.advise import Advice, Candidate, LayerAdvice, advise
+from leakaudit.advice import Advice, Candidate, LayerAdvice, advise
 from leakaudit.cli.main import main
 from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions

@@ -12,14 +12,13 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import click
 from places import ROOT
 from rules_page import PAGE, rules_page
 
 from leakaudit.bench import audit_time, scale, solve_time, table
-from leakaudit.cli.main import main
+from leakaudit.cli.main import imported, main
 from leakaudit.frontends.coverage import coverage
 
 README = ROOT / "README.md"
@@ -68,27 +67,48 @@ def coverage_table() -> str:
     return "| operator | ONNX | ATen |\n|---|---|---|\n" + "\n".join(rows)
 
 
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+def commands() -> dict[tuple[str, ...], click.Command]:
     """Every command and group by its words, outermost first."""
-    found = [path]
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            found += commands(command, (*path, name))
-        else:
-            found.append((*path, name))
+    found: dict[tuple[str, ...], click.Command] = {(): main}
+    for name in sorted(main.commands):
+        command = found[(name,)] = imported(name)
+        for part in sorted(getattr(command, "commands", ())):
+            found[name, part] = command.commands[part]
     return found
+
+
+# In a process of its own: click keeps a command's help option as its first caller shaped it.
+HELP = f"""
+import json, sys
+from click.testing import CliRunner
+from leakaudit.cli.main import imported, main
+
+def help_of(words):
+    width = {WIDTH - 2}  # what click leaves of a terminal's columns
+    arguments = [*words, "--help"]
+    return CliRunner().invoke(
+        main, arguments, prog_name="leakaudit", terminal_width=width, catch_exceptions=False
+    ).stdout
+
+json.dump([help_of(words) for words in json.load(sys.stdin)], sys.stdout)
+"""
 
 
 def help_texts() -> str:
     """`--help` of every command."""
     parts = []
-    paths = commands(main)
-    # In processes of their own: click keeps a command's help option as its first caller shaped it.
-    with ThreadPoolExecutor() as pool:
-        texts = list(pool.map(lambda path: printed(*path, "--help"), paths))
-    for path, shown in zip(paths, texts, strict=True):
+    paths = list(commands())
+    done = subprocess.run(
+        [sys.executable, "-c", HELP],
+        cwd=ROOT,
+        input=json.dumps(paths),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for path, shown in zip(paths, json.loads(done.stdout), strict=True):
         words = " ".join(("leakaudit", *path, "--help"))
-        text = f"```console\n$ {words}\n{shown}\n```"
+        text = f"```console\n$ {words}\n{shown.rstrip()}\n```"
         if path:
             text = f"<details><summary><code>{words}</code></summary>\n\n{text}\n\n</details>"
         parts.append(text)

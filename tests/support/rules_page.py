@@ -16,10 +16,10 @@ from onnx import helper
 from places import ROOT, SAMPLES
 from rule_samples import CUSTOM, PAIRS, RULES, custom_operator
 
-from leakaudit.advise import advise
-from leakaudit.advise.change import families
-from leakaudit.advise.propagate import RefusedChange
-from leakaudit.advise.rebuild import rebuild, trained_numbers
+from leakaudit.advice import advise
+from leakaudit.advice.change import families
+from leakaudit.advice.propagate import RefusedChange
+from leakaudit.advice.rebuild import rebuild, trained_numbers
 from leakaudit.findings import Finding, LayerReport
 from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions

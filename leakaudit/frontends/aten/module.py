@@ -15,8 +15,8 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,36 @@ def load(target: str, options: LoadOptions) -> Graph:
     return replace(graph, notes=(*graph.notes, _SWITCHED)) if switched else graph
 
 
+def load_module(model: torch.nn.Module, inputs: Any, options: LoadOptions, name: str = "") -> Graph:
+    """Export a module in evaluation mode, and read the result; the module stays as it was.
+
+    Args:
+        model: The module.
+        inputs: Example inputs of `forward`: a tensor, a tuple of tensors, or a mapping of its
+            keywords to tensors. None: the shapes of the options, else the module's attribute
+            `example_inputs` or `input_shape`.
+        options: As for files; its shapes and batch size override those of the inputs.
+        name: What stands for the module in the graph and in messages; its class by default.
+
+    Raises:
+        AuditError: The export fails, or no shape is known.
+    """
+    target = name or type(model).__name__
+    subject = _subject(target, model)
+    if isinstance(inputs, Mapping):
+        subject = replace(subject, example_inputs=None, keywords=dict(inputs))
+    elif inputs is not None:
+        subject = replace(subject, example_inputs=_as_inputs(inputs))
+    arguments = _arguments(target, subject, options)
+    switched = _differs_in_training(model)
+    with _evaluating(model), _silent():
+        data = _export(target, model, arguments)
+    graph = pt2_model.load_bytes(
+        data, target, replace(options, input_shapes={}, batch_size=None), file_format="module"
+    )
+    return replace(graph, notes=(*graph.notes, _SWITCHED)) if switched else graph
+
+
 @dataclass(frozen=True, slots=True)
 class _Subject:
     """The module, and what it or its factory says of its inputs."""
@@ -81,6 +111,7 @@ class _Subject:
     module: torch.nn.Module
     example_inputs: tuple[Any, ...] | None
     input_shape: tuple[int, ...] | None
+    keywords: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -219,7 +250,7 @@ def _arguments(target: str, subject: _Subject, options: LoadOptions) -> inspect.
     """The tensors to export with, bound to the parameters of `forward`."""
     signature = inspect.signature(subject.module.forward)
     try:
-        bound = signature.bind_partial(*(subject.example_inputs or ()))
+        bound = signature.bind_partial(*(subject.example_inputs or ()), **subject.keywords)
     except TypeError as error:
         raise AuditError(
             target, f"its example inputs do not fit its forward ({error})", _SHAPE_REMEDY

@@ -43,6 +43,21 @@ def load(path: str, options: LoadOptions) -> Graph:
             raise AuditError(path, "a name in it is not UTF-8 text", REPAIR) from error
 
 
+def load_proto(model: onnx.ModelProto, options: LoadOptions, name: str = "") -> Graph:
+    """Read a model that is in memory already; it stays as it was.
+
+    Raises:
+        AuditError: As for `load`.
+    """
+    name = name or model.graph.name or "model"
+    deadline = options.limits.start(name)
+    require_limits(name, model, options.limits)
+    own = onnx.ModelProto()
+    own.CopyFrom(model)
+    with OnnxNative(name, options.limits) as native:
+        return _graph(name, own, options, native, deadline)
+
+
 def _graph(
     path: str,
     model: onnx.ModelProto,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from leakaudit.advise.change import Change, families
-from leakaudit.advise.propagate import RefusedChange
-from leakaudit.advise.rebuild import rebuild, stored_numbers, trained_numbers
+from leakaudit.advice.change import Change, families
+from leakaudit.advice.propagate import RefusedChange
+from leakaudit.advice.rebuild import rebuild, stored_numbers, trained_numbers
 from leakaudit.counting.bound import LayerBound, layer_bound
 from leakaudit.counting.count import bound_of
 from leakaudit.counting.geometry import ConvolutionGeometry, geometry_of

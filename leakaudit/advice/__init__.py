@@ -1,6 +1,6 @@
 """Which change of a layer's design removes its finding, found by re-auditing changed graphs."""
 
-from leakaudit.advise.search import Advice, Candidate, LayerAdvice, advise
-from leakaudit.advise.weights import ResampledWeights
+from leakaudit.advice.search import Advice, Candidate, LayerAdvice, advise
+from leakaudit.advice.weights import ResampledWeights
 
 __all__ = ["Advice", "Candidate", "LayerAdvice", "ResampledWeights", "advise"]

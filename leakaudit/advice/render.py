@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from leakaudit import __version__
-from leakaudit.advise.search import Advice, Candidate, LayerAdvice
+from leakaudit.advice.search import Advice, Candidate, LayerAdvice
 from leakaudit.counting.bound import LayerBound
 from leakaudit.findings import Confirmation, Status
 from leakaudit.report.escape import not_a_command, plain, without_surrogates

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from leakaudit.advise.change import Change, feature_map
-from leakaudit.advise.propagate import RefusedChange, Shape, Sizes, propagate
+from leakaudit.advice.change import Change, feature_map
+from leakaudit.advice.propagate import RefusedChange, Shape, Sizes, propagate
 from leakaudit.graph import Graph, Node, Tensor
 from leakaudit.operators import AveragePool, Linear
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from leakaudit.errors import UsageError
+from leakaudit.cli.options import shared
+from leakaudit.errors import INTERRUPTED, UsageError
 
 METHODS = ("rconv", "dlg", "rgap")
 NETWORKS = ("lenet_main", "lenet_dlg", "cnn6")
 DATASETS = ("cifar100", "cifar10", "mnist", "photographs")
 DTYPES = ("float32", "float64")
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -94,13 +94,7 @@ def bench() -> None:
     show_default=True,
     help="Of DLG, at most; another is made only after one that failed.",
 )
-@click.option(
-    "--gradient-dtype",
-    type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Precision in which the client sends its gradient.",
-)
+@shared("gradient_dtype")
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),

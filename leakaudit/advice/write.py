@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakaudit.advise.rebuild import pooling
-from leakaudit.advise.search import Advice, Candidate, is_flagged
-from leakaudit.advise.weights import ResampledWeights
+from leakaudit.advice.rebuild import pooling
+from leakaudit.advice.search import Advice, Candidate, is_flagged
+from leakaudit.advice.weights import ResampledWeights
 from leakaudit.counting.count import bound_of
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.frontends.interface import LoadOptions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from leakaudit.advise.search import Advice, LayerAdvice
-from leakaudit.advise.weights import ResampledWeights
+from leakaudit.advice.search import Advice, LayerAdvice
+from leakaudit.advice.weights import ResampledWeights
 from leakaudit.confirm.confirm import ConfirmOptions, confirm, confirm_given_output
 from leakaudit.findings import Status
 
