@@ -12,6 +12,8 @@ import pytest
 # Read when torch and BLAS are first loaded, here and in the processes that tests start. The tensors
 # are tiny, and test processes run side by side: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Reports are as wide as they are where there is no terminal; pytest-xdist names one of 80 columns.
+os.environ.pop("COLUMNS", None)
 
 from hypothesis import HealthCheck, settings
 from lasting_helper import one_helper_for_all_files
