@@ -2,6 +2,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
+# One process per processor, each with neighbouring tests; the first to finish takes over some.
+SIDE_BY_SIDE := --numprocesses logical --dist worksteal
 SAMPLE := sample_models/lenet_main.onnx
 
 .PHONY: audit test test-slow lint docs bench clean
@@ -11,10 +13,10 @@ audit: $(VENV)/.installed-confirm
 	$(VENV)/bin/leakaudit check $(SAMPLE); test $$? -eq 1
 
 test: $(VENV)/.installed-dev
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
 test-slow: $(VENV)/.installed-dev
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -20,6 +20,7 @@ from leakaudit.confirm.confirm import ConfirmOptions
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.pipeline.audit import AuditOptions, audit
 from leakaudit.rules import load_rules
+from leakaudit.rules.select import select_rules
 
 LOSS = "cross-entropy"
 HALF = float(torch.finfo(torch.float16).eps)
@@ -145,8 +146,20 @@ def test_precise_gradients_need_no_tries() -> None:
     assert not any("turned" in text for text in evidence.attempts)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["lenet_main_sigmoid", "lenet_main_tanh", "lenet_dlg", "cnn6"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("lenet_main_sigmoid", "bfloat16"),
+        ("lenet_main_sigmoid", "float16"),
+        # A minute: its equations end just short of full rank, which the stacked solver finds out.
+        pytest.param("lenet_main_tanh", "bfloat16", marks=pytest.mark.slow),
+        ("lenet_main_tanh", "float16"),
+        ("lenet_dlg", "bfloat16"),
+        ("lenet_dlg", "float16"),
+        ("cnn6", "bfloat16"),
+        ("cnn6", "float16"),
+    ],
+)
 def test_where_coarse_gradients_do_not_do_it_says_why(name: str, dtype: str) -> None:
     evidence = model_evidence(name, dtype)
     if evidence.status is not Status.CONFIRMED:
@@ -155,8 +168,9 @@ def test_where_coarse_gradients_do_not_do_it_says_why(name: str, dtype: str) -> 
 
 
 def model_evidence(name: str, dtype: str) -> Confirmation:
-    """The evidence for the leak path of a sample model."""
-    options = AuditOptions(rules=load_rules(), confirm=ConfirmOptions(gradient_dtype=dtype))
+    """The evidence for the leak path of a sample model, which is all that is confirmed."""
+    rules = select_rules(load_rules(), ("LA004",), ())
+    options = AuditOptions(rules=rules, confirm=ConfirmOptions(gradient_dtype=dtype))
     report = audit(str(SAMPLES / f"{name}.onnx"), options)
     (finding,) = [f for f in report.findings if f.rule == "LA004"]
     assert finding.confirmation is not None

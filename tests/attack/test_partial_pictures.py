@@ -99,11 +99,11 @@ def test_the_less_is_determined_the_less_comes_back() -> None:
     assert found[0] > 28
 
 
-def test_the_sides_of_inactive_outputs_help() -> None:
-    """A convolution without stride whose ReLU hides half of its outputs."""
+def gains_of_sides(*seeds: int) -> list[float]:
+    """PSNR that the sides add, by seed; the ReLU of the convolution hides half of its outputs."""
     case = layer((32, 32), 3, padding=1, group_channels=3, group_filters=4)
     gains = []
-    for seed in range(3):
+    for seed in seeds:
         x = make_probe((1, 3, 32, 32), seed).values
         system, bounds = system_of(case, x, seed, relu=True)
         assert system.mask is not None
@@ -116,6 +116,17 @@ def test_the_sides_of_inactive_outputs_help() -> None:
         assert bounds is not None
         beyond = (o - bounds.high).clamp_min(0) * (1 - system.mask)
         assert float(beyond.max()) < 0.02  # the outputs have a spread of about 1
+    return gains
+
+
+def test_the_sides_of_inactive_outputs_help() -> None:
+    (gain,) = gains_of_sides(0)
+    assert gain > 0
+
+
+@pytest.mark.slow
+def test_the_sides_of_inactive_outputs_help_more_than_a_little() -> None:
+    gains = gains_of_sides(0, 1, 2)
     assert min(gains) > 0
     assert sum(gains) / 3 > 0.5
 

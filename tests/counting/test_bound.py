@@ -7,7 +7,6 @@ underdetermined that leaks.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,15 +34,6 @@ property_test = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Matrices this small are slower with several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --- the published vectors and the examples of the design ---------------------------------------
@@ -98,7 +88,6 @@ def test_second_convolution_of_cnn6_d() -> None:
     assert bound.gradient_constraints == 2160
     assert bound.weight_constraints == 1620
     assert bound.rank == 3188
-    torch.set_num_threads(2)
     dense = layer.equations()
     assert clear_rank(torch.cat([dense.gradient_constraints, dense.weight_constraints])) == 3188
 

@@ -100,9 +100,21 @@ DIFFERENTIABLE = [
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
-@settings(deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31))
 def test_no_gradient_exceeds_its_bounds(case: Case, seed: int) -> None:
+    check_bounds(case, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@settings(max_examples=200)
+@given(seed=st.integers(0, 2**31))
+def test_no_gradient_of_many_exceeds_its_bounds(case: Case, seed: int) -> None:
+    check_bounds(case, seed)
+
+
+def check_bounds(case: Case, seed: int) -> None:
     graph, weights, inputs = one_node(case)
     (node,) = graph.nodes
     inputs = {

@@ -25,6 +25,12 @@ needs_resource = pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMI
 
 
 @pytest.fixture(autouse=True)
+def every_file_has_its_own_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in use; elsewhere tests share one."""
+    monkeypatch.setattr(onnx_native, "Helper", Helper)
+
+
+@pytest.fixture(autouse=True)
 def tasks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """The helper imports from where packages are installed; here also from this folder."""
     folders = isolate._folders

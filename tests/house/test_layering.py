@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def imports(source: str, module: str, is_package: bool) -> Iterator[str]:
                 yield name
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     path = MODULES[module]
     source = path.read_text(encoding="utf-8")

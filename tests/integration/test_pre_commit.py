@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ci_support import LEAKY, LFS_POINTER, save_safe_model
+from made_once import made_once
 from places import ROOT
 from source_tree import copy_source, require_package_index
 
@@ -20,23 +21,14 @@ PRE_COMMIT = [sys.executable, "-m", "pre_commit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
-    """A repository that offers the hooks, and the environment in which pre-commit runs."""
-
-    source: Path
-    revision: str
-    environment: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Repository:
     """A user's repository with the hook installed."""
 
     folder: Path
-    hooks: Hooks
+    environment: Mapping[str, str]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return run(self.folder, self.hooks.environment, *command)
+        return run(self.folder, self.environment, *command)
 
     def commit(self, *names: str) -> tuple[int, str]:
         """Add these files and commit: the exit status of git and what the hook said."""
@@ -72,13 +64,9 @@ def committed(folder: Path, environment: Mapping[str, str]) -> str:
     return run(folder, environment, "git", "rev-parse", "HEAD").stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
-    """Built once: pre-commit installs the hook's environment from a package index."""
-    folder = tmp_path_factory.mktemp("pre-commit")
-    require_package_index(folder / "index")
+def environment_of(folder: Path) -> Mapping[str, str]:
     outer = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment = outer | {
+    return outer | {
         "PRE_COMMIT_HOME": str(folder / "home"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
@@ -87,24 +75,47 @@ def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
         "GIT_COMMITTER_NAME": "A. Tester",
         "GIT_COMMITTER_EMAIL": "tester@example.org",
         "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "PIP_COMPILE": "0",  # most of what is installed is never imported
     }
+
+
+# What stands in the user's configuration.
+FILES = "- id: leakaudit"
+FAIL_ON = "- {id: leakaudit, args: [--fail-on, critical, --]}"
+CONFIGURED = "- id: leakaudit-config"
+CONFIGURATIONS = [FILES, FAIL_ON, CONFIGURED]
+
+
+def install(folder: Path) -> None:
+    """The repository of the hooks, and for each configuration a user's repository with its hook.
+
+    pre-commit installs the environment that they share, from a package index.
+    """
+    require_package_index(folder / "index")
+    environment = environment_of(folder)
     copy_source(folder / "source")
-    return Hooks(folder / "source", committed(folder / "source", environment), environment)
+    revision = committed(folder / "source", environment)
+    for number, hook in enumerate(CONFIGURATIONS):
+        user = folder / f"user {number}"
+        user.mkdir()
+        config = f"repos:\n- repo: {folder / 'source'}\n  rev: {revision}\n  hooks:\n  {hook}\n"
+        (user / ".pre-commit-config.yaml").write_text(config, encoding="utf-8")
+        committed(user, environment)
+        done = run(user, environment, *PRE_COMMIT, "install", "--install-hooks")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "pre-commit", install)
 
 
 @pytest.fixture
-def repository(hooks: Hooks, tmp_path: Path) -> Repository:
-    return with_hook(hooks, tmp_path, "- id: leakaudit")
-
-
-def with_hook(hooks: Hooks, folder: Path, hook: str) -> Repository:
-    config = f"repos:\n- repo: {hooks.source}\n  rev: {hooks.revision}\n  hooks:\n  {hook}\n"
-    (folder / ".pre-commit-config.yaml").write_text(config, encoding="utf-8")
-    committed(folder, hooks.environment)
-    made = Repository(folder, hooks)
-    installed = made.run(*PRE_COMMIT, "install", "--install-hooks")
-    assert installed.returncode == 0, installed.stdout + installed.stderr
-    return made
+def repository(request: pytest.FixtureRequest, installed: Path, tmp_path: Path) -> Repository:
+    """A copy of the user's repository; a test names the configuration if it is another."""
+    number = CONFIGURATIONS.index(getattr(request, "param", FILES))
+    shutil.copytree(installed / f"user {number}", tmp_path, symlinks=True, dirs_exist_ok=True)
+    return Repository(tmp_path, environment_of(installed))
 
 
 def test_a_leaky_model_is_refused_with_the_layer_named(repository: Repository) -> None:
@@ -181,9 +192,8 @@ def test_other_files_are_no_business_of_the_hook(repository: Repository) -> None
     assert "Skipped" in said
 
 
-def test_arguments_are_the_users(hooks: Hooks, tmp_path: Path) -> None:
-    hook = "- {id: leakaudit, args: [--fail-on, critical, --]}"
-    repository = with_hook(hooks, tmp_path, hook)
+@pytest.mark.parametrize("repository", [FAIL_ON], indirect=True)
+def test_arguments_are_the_users(repository: Repository) -> None:
     shutil.copy(UNDERDETERMINED, repository.folder / "partial.onnx")
     code, said = repository.commit("partial.onnx")
     assert code == 0, said
@@ -193,8 +203,8 @@ def test_arguments_are_the_users(hooks: Hooks, tmp_path: Path) -> None:
     assert "LA004" in said
 
 
-def test_the_targets_may_come_from_the_configuration(hooks: Hooks, tmp_path: Path) -> None:
-    repository = with_hook(hooks, tmp_path, "- id: leakaudit-config")
+@pytest.mark.parametrize("repository", [CONFIGURED], indirect=True)
+def test_the_targets_may_come_from_the_configuration(repository: Repository) -> None:
     config = repository.folder / "pyproject.toml"
     config.write_text('[tool.leakaudit]\ntargets = ["models"]\n', encoding="utf-8")
     models = repository.folder / "models"
@@ -211,16 +221,17 @@ def test_the_targets_may_come_from_the_configuration(hooks: Hooks, tmp_path: Pat
     assert "conv1" in said
 
 
-def test_a_configuration_without_targets_is_refused(hooks: Hooks, tmp_path: Path) -> None:
-    repository = with_hook(hooks, tmp_path, "- id: leakaudit-config")
+@pytest.mark.parametrize("repository", [CONFIGURED], indirect=True)
+def test_a_configuration_without_targets_is_refused(repository: Repository) -> None:
     (repository.folder / "notes.txt").write_text("text", encoding="utf-8")
     code, said = repository.commit("notes.txt")
     assert code != 0
     assert "targets" in said
 
 
-def test_the_environment_is_light(repository: Repository, hooks: Hooks) -> None:
-    home = Path(hooks.environment["PRE_COMMIT_HOME"])
-    packages = {path.name for path in home.glob("repo*/py_env-*/lib/python*/site-packages/*")}
+def test_the_environment_is_light(installed: Path) -> None:
+    packages = {
+        path.name for path in installed.glob("home/repo*/py_env-*/lib/python*/site-packages/*")
+    }
     assert {"leakaudit", "onnx", "sympy"} <= packages
     assert not {"torch", "onnxruntime"} & packages

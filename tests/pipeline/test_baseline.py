@@ -23,6 +23,7 @@ from leakaudit.report.json_report import schema
 
 FILTERS = (12, 16, 12, 3)  # lenet_main
 STRIDES = (2, 2, 1, 1)
+BASELINE = "leakaudit-baseline.json"
 
 
 def lenet(filters: Sequence[int] = FILTERS, classes: int = 10, seed: int = 0) -> nn.Module:
@@ -81,10 +82,11 @@ def notes(document: dict) -> list[str]:
     return [note for model in document["models"] for note in model["notes"]]
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> tuple[Path, Path]:
-    """A model and the baseline of its findings: all four convolutions, the head, the model."""
-    model, baseline = tmp_path / "models" / "net.onnx", tmp_path / "leakaudit-baseline.json"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and the baseline of its findings."""
+    folder = tmp_path_factory.mktemp("gate")
+    model, baseline = folder / "models" / "net.onnx", folder / BASELINE
     export(lenet(), model)
     result = run("baseline", model, "-o", baseline, "--isolated")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -97,7 +99,14 @@ def gate(tmp_path: Path) -> tuple[Path, Path]:
         "fc1",
         None,
     }
-    return model, baseline
+    return folder
+
+
+@pytest.fixture
+def gate(original: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A model and the baseline of its findings: all four convolutions, the head, the model."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "models" / "net.onnx", tmp_path / BASELINE
 
 
 def test_a_model_at_baseline_has_no_new_finding(gate: tuple[Path, Path]) -> None:
@@ -227,7 +236,7 @@ def test_fixed_findings_are_named_and_pruned(gate: tuple[Path, Path]) -> None:
 def test_only_what_was_audited_can_be_fixed(gate: tuple[Path, Path]) -> None:
     model, baseline = gate
     other = model.with_name("other.onnx")
-    export(lenet(), other)
+    shutil.copy(model, other)
     run("baseline", model, other, "-o", baseline, "--update", "--isolated")
     result = run("check", other, "--no-confirm", "--isolated", "--baseline", baseline)
     assert (result.exit_code, result.stderr) == (0, "")

@@ -24,13 +24,28 @@ from leakaudit.frontends.coverage import coverage
 README = ROOT / "README.md"
 RESULTS = ROOT / "leakaudit" / "bench" / "results"
 WIDTH = 100
+# Prints `--help` of the commands whose words are given as JSON, NUL between them.
+PRINT_HELP = """
+import json, sys
+from leakaudit.cli.main import main
+for number, words in enumerate(json.loads(sys.argv[1])):
+    print(end="\\0" if number else "")
+    main([*words, "--help"], prog_name="leakaudit", standalone_mode=False)
+"""
 TRANSCRIPT = "check sample_models/lenet_main.onnx --select LA004 --no-progress"
 
 
 def printed(*arguments: str) -> str:
     """What the command prints on a terminal of 100 columns, run from the root of the checkout."""
+    text = run_python("-m", "leakaudit", *arguments)
+    # `python -m` names itself so in the usage line; what people call is the command.
+    return text.replace("python -m leakaudit", "leakaudit").rstrip()
+
+
+def run_python(*arguments: str) -> str:
+    """What a fresh interpreter prints on a terminal of 100 columns."""
     done = subprocess.run(
-        [sys.executable, "-m", "leakaudit", *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1"},
         capture_output=True,
@@ -38,9 +53,8 @@ def printed(*arguments: str) -> str:
         check=False,
     )
     if done.returncode not in (0, 1):
-        raise RuntimeError(f"leakaudit {' '.join(arguments)}: {done.stderr}")
-    # `python -m` names itself so in the usage line; what people call is the command.
-    return done.stdout.replace("python -m leakaudit", "leakaudit").rstrip()
+        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr}")
+    return done.stdout
 
 
 def transcript() -> str:
