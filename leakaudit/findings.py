@@ -31,7 +31,6 @@ class Verdict(StrEnum):
     FLAGGED = "flagged"  # the equations may fix the layer's whole input
     UNDERDETERMINED = "underdetermined"  # proven: they cannot fix all of it
     UNDETERMINED = "undetermined"  # not understood, or nothing of the input flows in
-    SAFE_BY_SLIDES = "safe-by-slides-formula"  # only under --counting slides, known to be wrong
 
 
 class Status(StrEnum):
@@ -290,7 +289,6 @@ class ModelReport:
     sha256: str | None
     inputs: tuple[InputReport, ...] = ()
     complete: bool = False
-    counting: str = "exact"
     layers: tuple[LayerReport, ...] = ()
     leak_path: LeakPathReport | None = None
     findings: tuple[Finding, ...] = ()

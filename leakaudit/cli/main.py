@@ -128,7 +128,6 @@ def main() -> None:
     show_default=True,
     help="Seed of the synthetic probe and of whatever else is drawn.",
 )
-@shared("counting")
 @click.option(
     "--save-images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -267,7 +266,7 @@ def check(**settings: Any) -> None:
 @main.command()
 @click.argument("subject", metavar="RULE|TARGET", shell_complete=complete_rule_or_target)
 @click.option("--layer", metavar="NAME", help="Layer of TARGET to explain.")
-@shared("input_shape", "batch_size", "frozen", "limit", "counting", "rules")
+@shared("input_shape", "batch_size", "frozen", "limit", "rules")
 @cli_config.configured()
 def explain(subject: str, layer: str | None, **settings: Any) -> None:
     """Explain a rule, or the counts of one layer of a model.
@@ -280,7 +279,7 @@ def explain(subject: str, layer: str | None, **settings: Any) -> None:
         echo(explain_rule(subject, load_rules(settings["rule_folders"])))
     else:
         options = load_options_for(subject, load_options(settings), cli_config.target_options())
-        echo(explain_layer(subject, layer, options, settings["counting"]))
+        echo(explain_layer(subject, layer, options))
 
 
 main.add_command(advise)
@@ -313,12 +312,10 @@ def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> Aud
         )
     elif settings["save_images"] or settings["probe"]:
         raise UsageError("--probe and --save-images need the confirmation: leave out --no-confirm")
-    if settings["fail_on_evidence"] == Evidence.CONFIRMED and (
-        confirm is None or settings["counting"] != "exact"
-    ):
+    if settings["fail_on_evidence"] == Evidence.CONFIRMED and confirm is None:
         raise UsageError(
             "--fail-on-evidence confirmed needs the confirmation, without it no finding would ever "
-            "count: leave out --no-confirm and --counting slides"
+            "count: leave out --no-confirm"
         )
     return AuditOptions(
         rules=select_rules(
@@ -327,7 +324,6 @@ def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> Aud
             settings["ignore"],
         ),
         load=load_options(settings),
-        counting=settings["counting"],
         loss=settings["loss"],
         confirm=confirm,
         save_images=settings["save_images"],

@@ -102,13 +102,6 @@ def shared(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             show_default=True,
             help="Training loss; auto: bce for one output, else cross-entropy.",
         ),
-        "counting": click.option(
-            "--counting",
-            type=click.Choice(["exact", "slides"]),
-            default="exact",
-            show_default=True,
-            help="'slides': the literal formula of the R-CONV slides, wrong, for comparison.",
-        ),
         "rules": click.option(
             "--rules",
             "rule_folders",

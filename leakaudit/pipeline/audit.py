@@ -53,7 +53,6 @@ class AuditOptions:
     Attributes:
         rules: The rules to apply, selection done.
         load: How to read a model.
-        counting: `exact` or `slides`.
         loss: `auto` or one of the losses of the threat model.
         confirm: How to confirm, None for the static audit.
         save_images: Folder for pictures of probe, reconstruction and difference.
@@ -62,7 +61,6 @@ class AuditOptions:
 
     rules: tuple[Rule, ...]
     load: LoadOptions = field(default_factory=LoadOptions)
-    counting: str = "exact"
     loss: str = "auto"
     confirm: ConfirmOptions | None = None
     save_images: Path | None = None
@@ -193,7 +191,7 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
         )
     progress("searching the leak path")
     path = find_leak_path(graph, choose_loss(graph, options.loss))
-    layers = tuple(layer_report(graph, node, path, options.counting) for node in with_weights)
+    layers = tuple(layer_report(graph, node, path) for node in with_weights)
     findings = apply(
         options.rules,
         [
@@ -203,10 +201,9 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
         ],
         model_facts(graph, layers, unsupported, path),
     )
-    notes = _notes(graph, options)
     skipped = [Skipped(n.name, f"unsupported operator {operator_kind(n)}") for n in unsupported]
     images: tuple[ImageReport, ...] = ()
-    if options.confirm is not None and options.counting == "exact":
+    if options.confirm is not None:
         findings, images, problem = _confirm(target, graph, path, findings, options, progress)
         if problem:
             skipped.append(Skipped("confirmation", problem))
@@ -216,13 +213,12 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
         sha256=registry.sha256(target),
         inputs=tuple(InputReport(name, graph.tensors[name].shape) for name in graph.inputs),
         complete=not unsupported,
-        counting=options.counting,
         layers=layers,
         leak_path=path.report,
         findings=findings,
         skipped=tuple(skipped),
         images=images,
-        notes=notes,
+        notes=_notes(graph),
     )
 
 
@@ -234,15 +230,13 @@ def choose_loss(graph: Graph, loss: str) -> str:
     return "bce" if shape[1:] in ((), (1,)) else "cross-entropy"
 
 
-def _notes(graph: Graph, options: AuditOptions) -> tuple[str, ...]:
+def _notes(graph: Graph) -> tuple[str, ...]:
     notes = list(graph.notes)
     if any(p.trainable_assumed and p.trainable for p in graph.parameters.values()):
         notes.append(
             "the format does not say which parameters are trained: all stored weights are taken "
             "to send their gradient (--frozen PATTERN excludes some)"
         )
-    if options.confirm is not None and options.counting == "slides":
-        notes.append("--counting slides is a comparison of formulas: nothing was confirmed")
     return tuple(notes)
 
 

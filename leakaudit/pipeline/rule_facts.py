@@ -21,8 +21,8 @@ from leakaudit.operators import Add, Conv, Identity, Linear, Reshape, Sub, Trans
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
-def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> LayerReport:
-    """Count one layer with weights, `counting` being `exact` or `slides`.
+def layer_report(graph: Graph, node: Node, path: LeakPath) -> LayerReport:
+    """Count one layer with weights.
 
     A layer into which nothing of the graph's inputs flows has nothing private to count.
     """
@@ -40,7 +40,7 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
     if node.inputs[0] not in graph.depend_on_inputs:
         return report
     rank = path.knowledge.rank(node)
-    counts = count(graph, node, counting, rank)
+    counts = count(graph, node, rank)
     notes = []
     if rank is not None:
         notes.append(
@@ -56,7 +56,7 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
         notes.append("the bias is shared with another layer: its gradient is a sum")
     if not graph.parameters[weight].trainable:
         notes.append("the weight is frozen: it sends no gradient")
-    return replace(report, counts=counts, verdict=verdict(counts, counting), note="; ".join(notes))
+    return replace(report, counts=counts, verdict=verdict(counts), note="; ".join(notes))
 
 
 def _shared_bias(graph: Graph, node: Node) -> bool:

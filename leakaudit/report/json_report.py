@@ -71,7 +71,6 @@ def _model(model: ModelReport, show_seconds: bool) -> Json:
         "sha256": model.sha256,
         "inputs": [{"name": given.name, "shape": _value(given.shape)} for given in model.inputs],
         "complete": model.complete,
-        "counting": model.counting,
         "error": model.error,
         "layers": [_layer(layer) for layer in model.layers],
         "leak_path": None if path is None else _leak_path(path),

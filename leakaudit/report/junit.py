@@ -81,8 +81,6 @@ def _model_case(model: ModelReport, options: RenderOptions) -> ET.Element:
             f"stops at {plain(stop.at)}: {plain(stop.reason.strip())}"
             for stop in model.leak_path.stopped
         ]
-    if model.counting == "slides":
-        output.append(wording.SLIDES_WARNING)
     if model.known:
         output.append(f"{wording.count(len(model.known))} known from the baseline")
     if model.suppressed:

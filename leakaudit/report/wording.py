@@ -12,11 +12,6 @@ from leakaudit.findings import Confirmation, Counts, LeakPathReport, ModelReport
 from leakaudit.report.escape import plain
 from leakaudit.report.summary import Summary
 
-SLIDES_WARNING = (
-    "Counted with the slides' formula, which is known to be wrong: it takes a layer's outputs for "
-    "a line instead of a plane and leaves out the input channels of its weights. "
-    "For comparison only; rely on --counting exact."
-)
 UNDERDETERMINED_NOTE = (
     "underdetermined: the linear equations alone cannot fix the whole input of the layer. "
     "That does not make it private: an attacker who knows what such data look like can fill in "

@@ -146,8 +146,6 @@ def _model(
         ("Notes", _list(text(note.strip()) for note in model.notes)),
     ]
     parts = [*head, f'<p class="facts">{text(facts)}</p>', _lead(model, about_path)]
-    if model.counting == "slides":
-        parts.append(f'<p class="warning">{text(wording.SLIDES_WARNING)}</p>')
     for title, content in sections:
         if content:
             parts.append(f'<section aria-label="{title}"><h3>{title}</h3>\n{content}\n</section>')

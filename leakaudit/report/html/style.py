@@ -92,7 +92,7 @@ td .warning { white-space: nowrap; }
 .badge.note { color: var(--note); background: var(--note-soft); }
 .verdict { padding: 0; font-weight: 500; }
 .verdict.flagged { color: var(--critical); }
-.verdict.undetermined, .verdict.safe-by-slides-formula { color: var(--medium); }
+.verdict.undetermined { color: var(--medium); }
 .claim { padding: 0; white-space: normal; }
 .claim.confirmed { color: var(--critical); }
 

@@ -70,8 +70,6 @@ def _model(model: ModelReport, options: RenderOptions) -> list[str]:
     if model.error is not None:
         return [*blocks, f"**Not audited:** {text(model.error)}"]
     blocks.append(text(wording.facts(model)))
-    if model.counting == "slides":
-        blocks.append(f"> **Warning:** {text(wording.SLIDES_WARNING)}")
     if model.layers:
         blocks.append(_layers(model.layers))
         if any(layer.verdict is Verdict.UNDERDETERMINED for layer in model.layers):

@@ -42,7 +42,6 @@ _SEVERITY_COLORS = {
 _VERDICT_COLORS = {
     Verdict.FLAGGED: "red",
     Verdict.UNDETERMINED: "magenta",
-    Verdict.SAFE_BY_SLIDES: "magenta",
 }
 _STATUS_COLORS = {
     Status.CONFIRMED: "bright_red",
@@ -97,8 +96,6 @@ class _Page:
         lines += self.wrap(wording.facts(model), style=color)
         if self.options.verbosity >= 1 and model.sha256:
             lines += self.wrap(f"sha256 {plain(model.sha256)}")
-        if model.counting == "slides":
-            lines += self.wrap(wording.SLIDES_WARNING, style={"fg": "magenta"})
         return lines
 
     def layers(self, layers: tuple[LayerReport, ...]) -> list[str]:
