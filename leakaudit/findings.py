@@ -25,10 +25,23 @@ class Severity(StrEnum):
         return self.rank >= other.rank
 
 
-class Verdict(StrEnum):
-    """What counting alone says of one layer. There is no "safe"."""
+def is_flagged(rank_bound: int, read: int) -> bool:
+    """Whether the equations may fix all that a layer reads: what "flagged" means everywhere.
 
-    FLAGGED = "flagged"  # the equations may fix the layer's whole input
+    Unread unknowns do not matter: a stride that skips pixels leaves those open, and gives every
+    other pixel away.
+
+    Args:
+        rank_bound: Upper bound on the rank of the layer's equations.
+        read: Unknowns of its input that some output depends on.
+    """
+    return rank_bound >= read > 0
+
+
+class Verdict(StrEnum):
+    """What counting alone says of one layer's whole input. There is no "safe"."""
+
+    FLAGGED = "flagged"  # the layer is flagged, and there are no unknowns that it does not read
     UNDERDETERMINED = "underdetermined"  # proven: they cannot fix all of it
     UNDETERMINED = "undetermined"  # not understood, or nothing of the input flows in
 
@@ -87,6 +100,11 @@ class Counts:
     rank_bound: int
     gradient_rank_bound: int
     symbolic: SymbolicCounts
+
+    @property
+    def fixes_input(self) -> bool:
+        """Whether the equations may fix the whole input, which has no unread unknowns then."""
+        return is_flagged(self.rank_bound, self.unknowns - self.unread) and not self.unread
 
     @property
     def determined_fraction(self) -> float:

@@ -34,7 +34,7 @@ from leakaudit.frontends.registry import expand
 from leakaudit.pipeline.audit import AuditOptions, audit_all, require_confirmation
 from leakaudit.pipeline.baseline import compare, read as read_baseline
 from leakaudit.pipeline.gate import Evidence, exit_code, incomplete, outdated
-from leakaudit.pipeline.many.processes import audit_in_parallel
+from leakaudit.pipeline.many.processes import audit_many
 from leakaudit.pipeline.per_target import load_options_for
 from leakaudit.pipeline.suppress import suppress
 from leakaudit.report import REPORTERS, RenderOptions, reporter
@@ -236,7 +236,7 @@ def check(**settings: Any) -> None:
     options = _audit_options(settings, all_rules)
     ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
     with progress_line(not settings["no_progress"]) as progress:
-        run = partial(audit_in_parallel, jobs=settings["jobs"], cluster=settings["cluster"])
+        run = partial(audit_many, jobs=settings["jobs"], cluster=settings["cluster"])
         report = audit_all(targets, options, progress, run)
     report = suppress(report, ignores, cli_config.current().folder, whole=not settings["targets"])
     if baseline_file is not None and known is not None:

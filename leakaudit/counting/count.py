@@ -1,4 +1,4 @@
-"""From a node of the graph to the counts that are reported."""
+"""The counts of one layer as reports have them, and the verdict that counting alone allows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READS_STORED = "it reads stored numbers only: nothing of the input flows in, not
 
 
 def count(graph: Graph, node: Node, gradient_rank: int | None = None) -> Counts:
-    """Count unknowns and equations of a Conv or Linear node.
+    """Count unknowns and equations of a layer.
 
     Args:
         graph: The graph of `node`.
@@ -37,9 +37,7 @@ def count(graph: Graph, node: Node, gradient_rank: int | None = None) -> Counts:
 
 def verdict(counts: Counts) -> Verdict:
     """What counting alone says."""
-    if counts.unknowns > counts.rank_bound:
-        return Verdict.UNDERDETERMINED
-    return Verdict.FLAGGED
+    return Verdict.FLAGGED if counts.fixes_input else Verdict.UNDERDETERMINED
 
 
 def bound_of(graph: Graph, node: Node) -> LayerBound:

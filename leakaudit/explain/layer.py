@@ -12,12 +12,12 @@ from tabulate import tabulate
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
+from leakaudit.counting.layers import is_convolution, is_layer
 from leakaudit.counting.symbolic import slides_counts, symbolic_layer
 from leakaudit.errors import UsageError
 from leakaudit.findings import Verdict
 from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.operators import Conv, Linear
 from leakaudit.report.escape import plain
 from leakaudit.rules.rule import Rule
 from leakaudit.rules.select import find_rule
@@ -66,7 +66,7 @@ def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
         UsageError: It has no such layer.
     """
     graph = registry.load(target, options)
-    names = [node.name for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    names = [node.name for node in graph.nodes if is_layer(node)]
     if layer not in names:
         raise UsageError(
             f"--layer {layer}: {target} has no such layer with weights; it has {', '.join(names)}"
@@ -119,7 +119,7 @@ def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
         f"{counts.redundant} of the equations are redundant)",
     ]
     lines += ["", _conclusion(verdict(counts), counts.determined_fraction)]
-    if isinstance(node.op, Conv):
+    if is_convolution(node):
         lines += [
             "",
             *_slides(geometry, counts.unknowns),
@@ -204,7 +204,7 @@ def _range(name: str, candidates: dict[int, ConvolutionGeometry], now: int) -> s
     below = []
     for number, geometry in candidates.items():
         bound = layer_bound(geometry)
-        if bound.rank < bound.read:
+        if not bound.flagged:
             below.append(number)
     if not below:
         return f"  {name} (now {now}): underdetermined for no value"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leakaudit import __version__
 from leakaudit.config.targets import identity
+from leakaudit.counting.layers import is_layer
 from leakaudit.errors import AuditError, LeakauditError, UsageError
 from leakaudit.findings import (
     AuditReport,
@@ -24,7 +25,7 @@ from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, find_leak_path
-from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.operators import Unsupported
 from leakaudit.pipeline.per_target import (
     TargetOptions,
     load_options_for,
@@ -182,7 +183,7 @@ def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelRepor
     progress("reading")
     graph = registry.load(target, options.load)
     unsupported = [node for node in graph.nodes if isinstance(node.op, Unsupported)]
-    with_weights = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    with_weights = [node for node in graph.nodes if is_layer(node)]
     if not with_weights and not unsupported:
         raise AuditError(
             target,
@@ -248,25 +249,25 @@ def _confirm(
     options: AuditOptions,
     progress: Progress,
 ) -> tuple[tuple[Finding, ...], tuple[ImageReport, ...], str | None]:
-    """The findings with their evidence, the pictures, and why nothing could be run."""
+    """The findings with their confirmations, the pictures, and why nothing could be run."""
     from leakaudit.confirm.confirm import confirm
 
     if options.confirm is None:
         raise ValueError("confirmation is off")
-    flagged = list(dict.fromkeys(f.layer for f in findings if f.layer is not None))
+    to_confirm = list(dict.fromkeys(f.layer for f in findings if f.layer is not None))
     settings = replace(
         options.confirm, loss=choose_loss(graph, options.loss), limits=options.load.limits
     )
     file = target if graph.format == "onnx" else None
-    result = confirm(graph, path, flagged, settings, file, progress)
-    evidenced = []
+    result = confirm(graph, path, to_confirm, settings, file, progress)
+    told = []
     for finding in findings:
         if finding.layer is not None:
             finding = replace(finding, confirmation=result.layers.get(finding.layer))
         elif path.target is not None and finding.rule in PATH_RULES:
             finding = replace(finding, confirmation=result.model)
-        evidenced.append(finding)
-    return tuple(evidenced), _save_images(target, result, options), result.problem
+        told.append(finding)
+    return tuple(told), _save_images(target, result, options), result.problem
 
 
 PATH_RULES = ("LA004", "LA005", "LA009", "LA010")

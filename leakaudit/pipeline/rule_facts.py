@@ -8,6 +8,7 @@ from math import prod
 
 from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import geometry_of
+from leakaudit.counting.layers import hyperparameters, is_convolution
 from leakaudit.findings import LayerReport, LeakPathReport, Verdict
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.derivations.arithmetic import BranchValue
@@ -17,7 +18,7 @@ from leakaudit.leakpath.derivations.general import (
 )
 from leakaudit.leakpath.facts import QUALITY_TEXT, Derivation, Kind, Quality, value
 from leakaudit.leakpath.path import LeakPath
-from leakaudit.operators import Add, Conv, Identity, Linear, Reshape, Sub, Transpose, Unsupported
+from leakaudit.operators import Add, Identity, Reshape, Sub, Transpose, Unsupported
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
@@ -32,7 +33,7 @@ def layer_report(graph: Graph, node: Node, path: LeakPath) -> LayerReport:
         origin=node.origin,
         input_shape=graph.tensors[node.inputs[0]].shape,
         output_shape=graph.tensors[node.outputs[0]].shape,
-        parameters=_hyperparameters(graph, node),
+        parameters=hyperparameters(graph, node),
         counts=None,
         verdict=Verdict.UNDETERMINED,
         note=READS_STORED,
@@ -64,30 +65,6 @@ def _shared_bias(graph: Graph, node: Node) -> bool:
     return bias is not None and graph.parameter_uses[bias] > 1
 
 
-def _hyperparameters(graph: Graph, node: Node) -> dict[str, object]:
-    bias = node.parameter("bias") is not None
-    match node.op:
-        case Conv() as op:
-            return {
-                "filters": graph.parameters[node.parameter("weight") or ""].shape[0],
-                "kernel": list(op.kernel),
-                "stride": list(op.stride),
-                "padding_begin": list(op.padding_begin),
-                "padding_end": list(op.padding_end),
-                "dilation": list(op.dilation),
-                "groups": op.groups,
-                "bias": bias,
-            }
-        case Linear() as op:
-            return {
-                "in_features": op.in_features,
-                "out_features": op.out_features,
-                "bias": bias,
-            }
-        case _:
-            raise TypeError(f"{node.name} has no weights")
-
-
 def layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) -> LayerFacts:
     """What the rules may know of a counted layer."""
     geometry = geometry_of(graph, node)
@@ -114,7 +91,7 @@ def layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) ->
             "g": geometry.groups,
             "batch": geometry.axes[0].size,
             "positions": prod(axis.positions for axis in geometry.axes),
-            "is_linear": isinstance(node.op, Linear),
+            "is_linear": not is_convolution(node),
             "has_bias": bias is not None,
             "trainable": geometry.observed,
             "bias_trainable": bias is not None and graph.parameters[bias].trainable,

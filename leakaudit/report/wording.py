@@ -78,7 +78,7 @@ def determined(counts: Counts) -> str:
     """
     if counts.unknowns == 0:
         return "-"
-    if counts.rank_bound >= counts.unknowns:
+    if counts.fixes_input:
         return "! 100 %"
     tenths = counts.rank_bound * 1000 // counts.unknowns
     return f"{tenths / 10:.1f} %" if tenths % 10 else f"{tenths // 10} %"

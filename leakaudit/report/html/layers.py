@@ -86,7 +86,7 @@ def _numbers(layer: LayerReport) -> list[str]:
         counts.rank_bound,
     )
     share = text(wording.determined(counts).removeprefix("! "))
-    if counts.rank_bound >= counts.unknowns > 0:
+    if counts.fixes_input:
         share = f"<b>{share}</b>"
     return [
         *map(wording.count, numbers),
