@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOSSES = ("cross-entropy", "bce", "mse")
-
 
 def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tensor:
     """The target of the probe: the class that the network finds least likely.
@@ -21,7 +19,7 @@ def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tenso
     already classifies with certainty has a gradient of 0 and leaks nothing.
 
     Args:
-        loss: One of LOSSES.
+        loss: `cross-entropy`, `bce` or `mse`.
         z: Network output (B, classes, ..).
         generator: Seeded, for the targets of a regression.
     """

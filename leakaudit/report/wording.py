@@ -8,7 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from leakaudit.findings import Confirmation, Counts, LeakPathReport, ModelReport, Scope, Status
+from leakaudit.findings import (
+    Confirmation,
+    Counts,
+    LeakPathReport,
+    ModelReport,
+    PathStop,
+    Scope,
+    Status,
+)
 from leakaudit.report.escape import plain
 from leakaudit.report.summary import Summary
 
@@ -69,6 +77,16 @@ def decibels(psnr: float) -> str:
 def shape(sizes: tuple[int, ...]) -> str:
     """Return 1x3x32x32; a scalar's shape is "scalar"."""
     return "x".join(map(str, sizes)) or "scalar"
+
+
+def counted(counts: Counts) -> tuple[str, str, str, str]:
+    """Return |X|, |A|, |B| and the rank bound, as the columns of a table have them."""
+    return (
+        count(counts.unknowns),
+        count(counts.gradient_constraints),
+        count(counts.weight_constraints),
+        count(counts.rank_bound),
+    )
 
 
 def determined(counts: Counts) -> str:
@@ -220,6 +238,17 @@ def reach(path: LeakPathReport) -> str:
     return f"by counting, the gradients lead to {reached}{rest}"
 
 
+def stop(at: PathStop) -> str:
+    """Return where a path ends and why: "stops at pool: ..."."""
+    return f"stops at {plain(at.at)}: {plain(at.reason.strip())}"
+
+
+def left_out(known: int, suppressed: int) -> list[str]:
+    """Return how many findings do not count, and why: "2 known from the baseline"."""
+    kinds = ((known, "known from the baseline"), (suppressed, "suppressed by the configuration"))
+    return [f"{count(number)} {why}" for number, why in kinds if number]
+
+
 def totals(summary: Summary) -> str:
     """Return the last line of a report: what was audited, found, confirmed."""
     found = ", ".join(
@@ -232,10 +261,7 @@ def totals(summary: Summary) -> str:
         parts.append(f"{count(summary.confirmed)} confirmed")
     if summary.not_reproduced:
         parts.append(f"{count(summary.not_reproduced)} not reproduced")
-    if summary.known:
-        parts.append(f"{count(summary.known)} known from the baseline")
-    if summary.suppressed:
-        parts.append(f"{count(summary.suppressed)} suppressed by the configuration")
+    parts += left_out(summary.known, summary.suppressed)
     if summary.incomplete:
         parts.append(f"{count(summary.incomplete)} incomplete")
     if summary.errors:
@@ -246,17 +272,10 @@ def totals(summary: Summary) -> str:
 
 def no_findings(model: ModelReport) -> str:
     """Return the sentence in place of a list of findings: those left out of it are counted."""
-    left_out = [
-        f"{count(number)} {why}"
-        for number, why in (
-            (len(model.known), "known from the baseline"),
-            (len(model.suppressed), "suppressed by the configuration"),
-        )
-        if number
-    ]
-    if not left_out:
+    others = left_out(len(model.known), len(model.suppressed))
+    if not others:
         return "No findings."
-    return f"No {'new' if model.known else 'other'} findings: {', '.join(left_out)}."
+    return f"No {'new' if model.known else 'other'} findings: {', '.join(others)}."
 
 
 def _sizes(value: object) -> str:

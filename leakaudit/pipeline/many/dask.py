@@ -172,14 +172,15 @@ def _result(future: Future) -> Outcome | BaseException:
 
     if future.cancelled():
         return ConnectionError("it was cancelled, or its scheduler has gone")
-    if future.status == "error":
-        error: BaseException = future.exception(timeout=_FETCH_SECONDS)
-        return error
+    result: Outcome | BaseException
     try:
-        outcome: Outcome = future.result(timeout=_FETCH_SECONDS)
-    except KilledWorker as killed:  # while the result was computed anew
-        return killed
-    return outcome
+        if future.status == "error":
+            result = future.exception(timeout=_FETCH_SECONDS)
+        else:
+            result = future.result(timeout=_FETCH_SECONDS)
+    except KilledWorker as killed:  # while a result that was lost was computed anew
+        result = killed
+    return result
 
 
 def _has_workers(client: Client) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
 
 from leakaudit.findings import (
     AuditReport,
@@ -20,7 +22,6 @@ from leakaudit.report.html import svg
 from leakaudit.report.html.findings import findings
 from leakaudit.report.html.layers import formulas, layer_table
 from leakaudit.report.html.pictures import pictures
-from leakaudit.report.html.style import STYLE
 from leakaudit.report.html.text import Column, name, severity_badge, table, text
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary, summarise
@@ -64,8 +65,14 @@ class HtmlReporter:
         return "\n".join(part for part in parts if part) + "\n"
 
 
+@cache
+def style() -> str:
+    """The style sheet: light and dark, wide and narrow, screen and print."""
+    return "\n" + files("leakaudit.report.html").joinpath("style.css").read_text(encoding="utf-8")
+
+
 def _head(summary: Summary) -> str:
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -81,7 +88,7 @@ def _head(summary: Summary) -> str:
             '<meta name="color-scheme" content="light dark">',
             '<meta name="referrer" content="no-referrer">',
             f"<title>leakaudit: {models}, {found}</title>",
-            f"<style>{STYLE}</style>",
+            f"<style>{style()}</style>",
             "</head>",
         ]
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from leakaudit.findings import (
     AuditReport,
@@ -49,7 +48,7 @@ def _models(models: Sequence[ModelReport]) -> str:
     rows = []
     for model in models:
         number = len(model.findings)
-        worst = max((f.severity for f in model.findings), key=lambda s: s.rank, default=None)
+        worst = next((f.severity for f in prose.worst_first(model.findings)), None)
         if model.error is not None:
             found, reach = "not audited", ""
         elif worst is None:
@@ -93,13 +92,7 @@ def _layers(layers: Sequence[LayerReport]) -> str:
         if given is not None:
             fraction = given.rank_bound * _BAR // given.unknowns if given.unknowns else 0
             bar = "█" * fraction + "░" * (_BAR - fraction)
-            counted = (
-                given.unknowns,
-                given.gradient_constraints,
-                given.weight_constraints,
-                given.rank_bound,
-            )
-            numbers = [*map(wording.count, counted), f"{bar} {_determined(layer)}"]
+            numbers = [*wording.counted(given), f"{bar} {_determined(layer)}"]
         rows.append(
             [
                 code(layer.name),
@@ -120,13 +113,8 @@ def _determined(layer: LayerReport) -> str:
 
 def _findings(findings: Sequence[Finding], options: RenderOptions) -> list[str]:
     """Each rule's findings, the rule of the worst first; its remedy once where they share it."""
-    worst: dict[str, int] = {}
-    for finding in findings:
-        worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))
-    ordered = sorted(findings, key=lambda f: (-worst[f.rule], f.rule, -f.severity.rank))
     blocks = []
-    for _, grouped in groupby(ordered, key=lambda finding: finding.rule):
-        group = list(grouped)
+    for _, group in prose.by_rule(findings):
         blocks.append(f"#### {text(group[0].rule)} {text(group[0].title)}")
         blocks += [_finding(finding, options) for finding in group]
         remedies = list(dict.fromkeys(filter(None, map(prose.remedy, group))))
