@@ -144,12 +144,20 @@ class PathStep:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+class StopKind(StrEnum):
+    """What a stop of the leak path is worth."""
+
+    PROVEN = "proven"  # counting shows that the layer's equations leave its input open
+    NOT_FOLLOWED = "not-followed"  # this version knows no derivation: that protects nobody
+
+
 @dataclass(frozen=True, slots=True)
 class PathStop:
-    """Where the path ends (a layer or tensor name) and why."""
+    """Where the path ends (a layer or tensor name), why, and whether that is proven."""
 
     at: str
     reason: str
+    kind: StopKind = StopKind.NOT_FOLLOWED
 
 
 @dataclass(frozen=True, slots=True)

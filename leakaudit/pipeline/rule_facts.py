@@ -9,7 +9,7 @@ from math import prod
 from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import geometry_of
 from leakaudit.counting.layers import hyperparameters, is_convolution
-from leakaudit.findings import LayerReport, LeakPathReport, Verdict
+from leakaudit.findings import LayerReport, LeakPathReport, StopKind, Verdict
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.derivations.arithmetic import BranchValue
 from leakaudit.leakpath.derivations.general import (
@@ -174,6 +174,7 @@ def model_facts(
             "position_embedding": bool(added),
             "branch_sums": len(branches),
             "stops": len(report.stopped),
+            "unfollowed": sum(stop.kind is StopKind.NOT_FOLLOWED for stop in report.stopped),
             "added_at": ", ".join(added),
             "branches": ", ".join(branches),
             "stopped_by": "; ".join(

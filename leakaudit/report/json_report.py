@@ -112,7 +112,7 @@ def _leak_path(path: LeakPathReport) -> Json:
             }
             for step in path.steps
         ],
-        "stopped": [picked(stop, "at", "reason") for stop in path.stopped],
+        "stopped": [picked(stop, "at", "reason", "kind") for stop in path.stopped],
     }
 
 

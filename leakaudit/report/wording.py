@@ -239,8 +239,13 @@ def reach(path: LeakPathReport) -> str:
 
 
 def stop(at: PathStop) -> str:
-    """Return where a path ends and why: "stops at pool: ..."."""
-    return f"stops at {plain(at.at)}: {plain(at.reason.strip())}"
+    """Return where a path ends and why: "stops at pool (not followed): ..."."""
+    return f"stops at {plain(at.at)} ({stop_kind(at)}): {plain(at.reason.strip())}"
+
+
+def stop_kind(at: PathStop) -> str:
+    """Return what a stop is worth: "proven", "not followed"."""
+    return at.kind.value.replace("-", " ")
 
 
 def left_out(known: int, suppressed: int) -> list[str]:

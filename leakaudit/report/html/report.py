@@ -15,6 +15,7 @@ from leakaudit.findings import (
     LeakPathReport,
     ModelReport,
     PathStep,
+    PathStop,
     RuleText,
 )
 from leakaudit.report import prose, wording
@@ -170,7 +171,7 @@ def _lead(model: ModelReport, finding: Finding | None) -> str:
     if finding is not None and finding.confirmation is not None:
         claim = wording.evidence_claim(finding.confirmation)
         lines.append(f"{text(claim[:1].upper() + claim[1:])}.")
-    lines += [f"Stops at {name(stop.at)}: {text(stop.reason.strip())}." for stop in path.stopped]
+    lines += [f"S{_stop(stop)[1:]}." for stop in path.stopped]
     return f'<p class="lead {kind}">{" ".join(lines)}</p>'
 
 
@@ -188,13 +189,16 @@ def _leak_path(path: LeakPathReport, model: ModelReport, identity: str) -> str:
         return ""
     picture = svg.leak_path(path, [given.name for given in model.inputs], f"{identity}-path")
     steps = "\n".join(f"<li>{_step(step)}</li>" for step in path.steps)
-    stops = "".join(
-        f"<li>stops at {name(stop.at)}: {text(stop.reason.strip())}</li>" for stop in path.stopped
-    )
+    stops = "".join(f"<li>{_stop(stop)}</li>" for stop in path.stopped)
     listed = f'<ol class="steps-list">\n{steps}\n</ol>' if steps else ""
     if stops:
         listed += f'<ul class="stops">{stops}</ul>'
     return f'<div class="flow"><div>{picture}</div>\n<div>{listed}</div></div>'
+
+
+def _stop(stop: PathStop) -> str:
+    where = f"stops at {name(stop.at)} ({wording.stop_kind(stop)})"
+    return f"{where}: {text(stop.reason.strip())}"
 
 
 def _step(step: PathStep) -> str:

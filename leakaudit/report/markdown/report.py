@@ -137,7 +137,10 @@ def _finding(finding: Finding, options: RenderOptions) -> str:
 
 def _leak_path(path: LeakPathReport) -> list[str]:
     blocks = ["### Leak path", _capital(text(wording.reach(path)))]
-    blocks += [f"- stops at {code(stop.at)}: {text(stop.reason)}" for stop in path.stopped]
+    blocks += [
+        f"- stops at {code(stop.at)} ({wording.stop_kind(stop)}): {text(stop.reason)}"
+        for stop in path.stopped
+    ]
     if path.steps:
         lines = []
         for number, step in enumerate(path.steps, start=1):
