@@ -26,13 +26,25 @@ class Severity(StrEnum):
         return self.rank >= other.rank
 
 
-class Verdict(StrEnum):
-    """What counting alone says of one layer. There is no "safe"."""
+def is_flagged(rank_bound: int, read: int) -> bool:
+    """Whether the equations may fix all that a layer reads: what "flagged" means everywhere.
 
-    FLAGGED = "flagged"  # the equations may fix the layer's whole input
+    Unread unknowns do not matter: a stride that skips pixels leaves those open, and gives every
+    other pixel away.
+
+    Args:
+        rank_bound: Upper bound on the rank of the layer's equations.
+        read: Unknowns of its input that some output depends on.
+    """
+    return rank_bound >= read > 0
+
+
+class Verdict(StrEnum):
+    """What counting alone says of one layer's whole input. There is no "safe"."""
+
+    FLAGGED = "flagged"  # the layer is flagged, and there are no unknowns that it does not read
     UNDERDETERMINED = "underdetermined"  # proven: they cannot fix all of it
     UNDETERMINED = "undetermined"  # not understood, or nothing of the input flows in
-    SAFE_BY_SLIDES = "safe-by-slides-formula"  # only under --counting slides, known to be wrong
 
 
 class Status(StrEnum):
@@ -96,6 +108,11 @@ class Counts:
         return self.formulas()
 
     @property
+    def fixes_input(self) -> bool:
+        """Whether the equations may fix the whole input, which has no unread unknowns then."""
+        return is_flagged(self.rank_bound, self.unknowns - self.unread) and not self.unread
+
+    @property
     def determined_fraction(self) -> float:
         """rho = rank_bound / |X|, between 0 and 1."""
         return self.rank_bound / self.unknowns
@@ -133,12 +150,20 @@ class PathStep:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+class StopKind(StrEnum):
+    """What a stop of the leak path is worth."""
+
+    PROVEN = "proven"  # counting shows that the layer's equations leave its input open
+    NOT_FOLLOWED = "not-followed"  # this version knows no derivation: that protects nobody
+
+
 @dataclass(frozen=True, slots=True)
 class PathStop:
-    """Where the path ends (a layer or tensor name) and why."""
+    """Where the path ends (a layer or tensor name), why, and whether that is proven."""
 
     at: str
     reason: str
+    kind: StopKind = StopKind.NOT_FOLLOWED
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +321,6 @@ class ModelReport:
     sha256: str | None
     inputs: tuple[InputReport, ...] = ()
     complete: bool = False
-    counting: str = "exact"
     layers: tuple[LayerReport, ...] = ()
     leak_path: LeakPathReport | None = None
     findings: tuple[Finding, ...] = ()

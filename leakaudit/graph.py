@@ -132,6 +132,10 @@ class Operator:
         """
         raise NotImplementedError
 
+    def hyperparameters(self, graph: Graph, node: Node) -> dict[str, object]:
+        """The design of the layer as plain JSON values, for `is_layer` only."""
+        raise TypeError(f"{type(self).__name__} has no weights to count")
+
     def geometry(self, source: Shape, weight: Shape) -> Geometry:
         """The layer as counting sees it, for `is_layer` only.
 

@@ -1,4 +1,4 @@
-"""Evidence for advice: the reconstruction is run on the changed network. Needs torch."""
+"""Advice put to the test: the reconstruction is run on the changed networks. Needs torch."""
 
 from __future__ import annotations
 

@@ -60,6 +60,19 @@ class Sizes:
         self.parameters[name] = replace(self.parameters[name], shape=shape)
 
 
+def set_outputs(sizes: Sizes, layer: Node, outputs: int) -> None:
+    """Give a layer another number of filters or outputs.
+
+    Raises:
+        RefusedChange: Another layer uses its weight too.
+    """
+    weight = sizes.parameters[layer.parameter("weight") or ""].shape
+    if isinstance(layer.op, ops.Linear) and layer.op.transposed:
+        sizes.resize(layer, "weight", (weight[0], outputs))
+    else:
+        sizes.resize(layer, "weight", (outputs, *weight[1:]))
+
+
 @singledispatch
 def propagate(op: ops.Operator, node: Node, sizes: Sizes) -> tuple[ops.Operator, Shape]:
     """The operator and the shape of its output after its input has changed.

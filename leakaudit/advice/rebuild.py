@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from leakaudit.advice.change import Change, feature_map
-from leakaudit.advice.propagate import RefusedChange, Shape, Sizes, propagate
+from leakaudit.advice.propagate import RefusedChange, Shape, Sizes, propagate, set_outputs
 from leakaudit.graph import Graph, Node, Tensor
-from leakaudit.operators import AveragePool, Linear
+from leakaudit.operators import AveragePool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def rebuild(graph: Graph, change: Change) -> Graph:
         graph, {name: graph.tensors[name].shape for name in graph.inputs}, dict(graph.parameters)
     )
     if change.filters is not None:
-        _set_filters(sizes, layer, change.filters)
+        set_outputs(sizes, layer, change.filters)
     if change.freeze:
         weight = layer.parameter("weight") or ""
         stored = sizes.parameters[weight]
@@ -127,14 +127,6 @@ def _changed(
     if len(node.outputs) != 1:
         raise RefusedChange(f"{node.name} has several outputs, and is not followed")
     return replace(node, op=op), (shape,)
-
-
-def _set_filters(sizes: Sizes, layer: Node, filters: int) -> None:
-    weight = sizes.parameters[layer.parameter("weight") or ""].shape
-    if isinstance(layer.op, Linear) and layer.op.transposed:
-        sizes.resize(layer, "weight", (weight[0], filters))
-    else:
-        sizes.resize(layer, "weight", (filters, *weight[1:]))
 
 
 def _pool(where: Pooling, kernel: tuple[int, ...]) -> Node:

@@ -11,8 +11,8 @@ from leakaudit import __version__
 from leakaudit.advice.search import Advice, Candidate, LayerAdvice
 from leakaudit.counting.bound import LayerBound
 from leakaudit.findings import Confirmation, Status
-from leakaudit.report.escape import not_a_command, plain, without_surrogates
-from leakaudit.report.json_text import Json, dump
+from leakaudit.report.escape import not_a_command, plain
+from leakaudit.report.json_text import Json, dump, picked, plain_value
 
 SCHEMA_VERSION = 1
 NOTE = (
@@ -46,9 +46,8 @@ def as_json(target: str, advice: Advice) -> str:
         {
             "schema_version": SCHEMA_VERSION,
             "tool": {"name": "leakaudit", "version": __version__},
-            "target": without_surrogates(target),
-            "complete": advice.complete,
-            "reaches_input": advice.reaches_input,
+            "target": plain_value(target),
+            **picked(advice, "complete", "reaches_input"),
             "layers": [_layer_json(layer) for layer in advice.layers],
             "note": NOTE,
         }
@@ -157,55 +156,36 @@ def _evidence(evidence: Confirmation) -> str:
 
 def _layer_json(layer: LayerAdvice) -> dict[str, Json]:
     return {
-        "layer": without_surrogates(layer.layer),
+        "layer": plain_value(layer.layer),
         "counts": _counts(layer.bound),
         "changes": [_candidate_json(candidate) for candidate in layer.candidates],
         "without": [
-            {"parameter": name, "reason": without_surrogates(reason)}
-            for name, reason in layer.without
+            {"parameter": name, "reason": plain_value(reason)} for name, reason in layer.without
         ],
     }
 
 
 def _candidate_json(candidate: Candidate) -> dict[str, Json]:
     (before, after), (trained, now) = candidate.parameters, candidate.trained
-    evidence = candidate.confirmation
+    told = candidate.confirmation
+    keys = ("status", "scope", "reason", "rank", "unknowns", "mse", "psnr", "seed")
     return {
         "parameter": candidate.change.parameter,
-        "change": without_surrogates(candidate.change.text),
+        "change": plain_value(candidate.change.text),
         "counts": _counts(candidate.bound),
         "flagged": candidate.still_flagged,
         "parameters": {"before": before, "after": after},
         "trained_parameters": {"before": trained, "after": now},
-        "relative_change": candidate.relative_change,
-        "closes_path": candidate.closes_path,
-        "reaches_input": candidate.reaches_input,
-        "stopped": [
-            {"at": without_surrogates(stop.at), "reason": without_surrogates(stop.reason)}
-            for stop in candidate.stops
-        ],
-        "newly_flagged": [without_surrogates(name) for name in candidate.newly_flagged],
-        "confirmation": None
-        if evidence is None
-        else {
-            "status": evidence.status.value,
-            "scope": evidence.scope.value,
-            "reason": without_surrogates(evidence.reason),
-            "rank": evidence.rank,
-            "unknowns": evidence.unknowns,
-            "mse": evidence.mse,
-            "psnr": evidence.psnr,
-            "seed": evidence.seed,
-        },
+        **picked(candidate, "relative_change", "closes_path", "reaches_input"),
+        "stopped": [picked(stop, "at", "reason") for stop in candidate.stops],
+        **picked(candidate, "newly_flagged"),
+        "confirmation": None if told is None else picked(told, *keys),
     }
 
 
 def _counts(bound: LayerBound) -> dict[str, Json]:
     return {
-        "unknowns": bound.unknowns,
-        "unread": bound.unread,
-        "gradient_constraints": bound.gradient_constraints,
-        "weight_constraints": bound.weight_constraints,
+        **picked(bound, "unknowns", "unread", "gradient_constraints", "weight_constraints"),
         "rank_bound": bound.rank,
         "determined_fraction": bound.rank / bound.unknowns,
     }

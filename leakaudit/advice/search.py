@@ -16,7 +16,7 @@ from leakaudit.facts.fact import value
 from leakaudit.findings import Confirmation, PathStop
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.path import LeakPath, find_leak_path
-from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.operators import Unsupported
 
 REFUSALS = 256  # as many values in a row as any number of groups behind a layer can refuse
 
@@ -54,7 +54,7 @@ class Candidate:
     @property
     def still_flagged(self) -> bool:
         """Whether the layer's own input is still fixed: then the change only closes the path."""
-        return is_flagged(self.bound)
+        return self.bound.flagged
 
     @property
     def rank(self) -> tuple[bool, bool, float, float]:
@@ -115,8 +115,6 @@ class Advice:
 def advise(graph: Graph, loss: str, layer: str | None = None, max_rho: float = 1.0) -> Advice:
     """Find the smallest changes for every flagged layer.
 
-    A layer is flagged where counting cannot exclude that all of its input that it reads is fixed.
-
     Args:
         graph: The network.
         loss: Its loss, see `find_leak_path`.
@@ -126,7 +124,7 @@ def advise(graph: Graph, loss: str, layer: str | None = None, max_rho: float = 1
     Raises:
         UsageError: There is no such layer with weights.
     """
-    nodes = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    nodes = [node for node in graph.nodes if node.op.is_layer]
     names = [node.name for node in nodes]
     if layer is not None and layer not in names:
         raise UsageError(
@@ -142,21 +140,12 @@ def advise(graph: Graph, loss: str, layer: str | None = None, max_rho: float = 1
             search.layer(node)
             for node in nodes
             if node.inputs[0] in graph.depend_on_inputs
-            and is_flagged(bound_of(graph, node))
+            and bound_of(graph, node).flagged
             and layer in (None, node.name)
         ),
         reaches,
         not any(isinstance(node.op, Unsupported) for node in graph.nodes),
     )
-
-
-def is_flagged(bound: LayerBound) -> bool:
-    """Whether the equations may fix all that the layer reads.
-
-    Stricter than |X| <= bound: a stride that skips pixels leaves those open, and gives every other
-    pixel away.
-    """
-    return bound.rank >= bound.read > 0
 
 
 def reaches_input(graph: Graph, path: LeakPath) -> bool:
@@ -235,7 +224,7 @@ class _Search:
         )
 
     def _open_enough(self, bound: LayerBound) -> bool:
-        return not is_flagged(bound) and bound.rank <= self.max_rho * bound.unknowns
+        return not bound.flagged and bound.rank <= self.max_rho * bound.unknowns
 
     def _audit(self, change: Change, changed: Graph) -> Candidate:
         path = find_leak_path(changed, self.loss)
@@ -253,9 +242,9 @@ class _Search:
             newly_flagged=tuple(
                 node.name
                 for node in changed.nodes
-                if isinstance(node.op, Conv | Linear)
+                if node.op.is_layer
                 and node.name != change.layer
-                and is_flagged(bound_of(changed, node))
-                and not is_flagged(bound_of(self.graph, self.graph.node(node.name)))
+                and bound_of(changed, node).flagged
+                and not bound_of(self.graph, self.graph.node(node.name)).flagged
             ),
         )

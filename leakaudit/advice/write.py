@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakaudit.advice.rebuild import pooling
-from leakaudit.advice.search import Advice, Candidate, is_flagged
+from leakaudit.advice.search import Advice, Candidate
 from leakaudit.advice.weights import ResampledWeights
 from leakaudit.counting.count import bound_of
 from leakaudit.errors import AuditError, UsageError
@@ -140,5 +140,5 @@ def _read_back(data: bytes, candidate: Candidate, options: LoadOptions) -> None:
     layer = layers.get(candidate.change.layer)
     if not same or layer is None:
         raise UsageError(f"--write: the changed file reads back differently: {problem}")
-    if is_flagged(bound_of(read, layer)) != candidate.still_flagged:
+    if bound_of(read, layer).flagged != candidate.still_flagged:
         raise UsageError(f"--write: the changed file counts differently: {problem}")

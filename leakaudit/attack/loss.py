@@ -21,7 +21,7 @@ def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tenso
     already classifies with certainty has a gradient of 0 and leaks nothing.
 
     Args:
-        loss: One of LOSSES.
+        loss: `cross-entropy`, `bce` or `mse`.
         z: Network output (B, classes, ..).
         generator: Seeded, for the targets of a regression.
     """

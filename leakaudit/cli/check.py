@@ -22,7 +22,7 @@ from leakaudit.pipeline.audit import AuditOptions, audit_all
 from leakaudit.pipeline.baseline import compare, read as read_baseline
 from leakaudit.pipeline.choices import DEVICES
 from leakaudit.pipeline.gate import Evidence, exit_code, incomplete, outdated
-from leakaudit.pipeline.many.processes import audit_in_parallel
+from leakaudit.pipeline.many.processes import audit_many
 from leakaudit.pipeline.options import audit_options
 from leakaudit.pipeline.suppress import suppress
 from leakaudit.report import REPORTERS, RenderOptions, reporter
@@ -36,7 +36,6 @@ SEVERITIES = [severity.value for severity in Severity]
 _HOW = (
     "select",
     "ignore",
-    "counting",
     "loss",
     "confirm",
     "device",
@@ -70,7 +69,7 @@ _HOW = (
     type=click.Path(path_type=Path, dir_okay=False),
     help="Picture to reconstruct instead of a synthetic one.",
 )
-@shared("seed", "counting")
+@shared("seed")
 @click.option(
     "--save-images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -171,7 +170,7 @@ def check(**settings: Any) -> None:
     options = _audit_options(settings, all_rules)
     ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
     with progress_line(not settings["no_progress"]) as progress:
-        run = partial(audit_in_parallel, jobs=settings["jobs"], cluster=settings["cluster"])
+        run = partial(audit_many, jobs=settings["jobs"], cluster=settings["cluster"])
         report = audit_all(targets, options, progress, run)
     report = suppress(report, ignores, cli_config.current().folder, whole=not settings["targets"])
     if baseline_file is not None and known is not None:
@@ -199,12 +198,10 @@ def check(**settings: Any) -> None:
 
 
 def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> AuditOptions:
-    if settings["fail_on_evidence"] == Evidence.CONFIRMED and (
-        not settings["confirm"] or settings["counting"] != "exact"
-    ):
+    if settings["fail_on_evidence"] == Evidence.CONFIRMED and not settings["confirm"]:
         raise UsageError(
             "--fail-on-evidence confirmed needs the confirmation, without it no finding would ever "
-            "count: leave out --no-confirm and --counting slides"
+            "count: leave out --no-confirm"
         )
     return audit_options(
         all_rules,

@@ -20,7 +20,7 @@ from leakaudit.rules.registry import load_rules
 @click.command()
 @click.argument("subject", metavar="RULE|TARGET", shell_complete=complete_rule_or_target)
 @click.option("--layer", metavar="NAME", help="Layer of TARGET to explain.")
-@shared("input_shape", "batch_size", "frozen", "limit", "counting", "rules")
+@shared("input_shape", "batch_size", "frozen", "limit", "rules")
 @cli_config.configured()
 def explain(subject: str, layer: str | None, **settings: Any) -> None:
     """Explain a rule, or the counts of one layer of a model.
@@ -35,4 +35,4 @@ def explain(subject: str, layer: str | None, **settings: Any) -> None:
         from leakaudit.explain.layer import explain_layer  # with sympy, for its formulas
 
         options = load_options_for(subject, load_options(settings), cli_config.target_options())
-        echo(explain_layer(subject, layer, options, settings["counting"]))
+        echo(explain_layer(subject, layer, options))

@@ -108,13 +108,6 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             show_default=True,
             help="Training loss; auto: bce for one output, else cross-entropy.",
         ),
-        "counting": click.option(
-            "--counting",
-            type=click.Choice(["exact", "slides"]),
-            default="exact",
-            show_default=True,
-            help="'slides': the literal formula of the R-CONV slides, wrong, for comparison.",
-        ),
         "gradient_dtype": click.option(
             "--gradient-dtype",
             type=click.Choice(GRADIENT_DTYPES),

@@ -20,7 +20,6 @@ OPTIONS: Mapping[str, Check] = MappingProxyType(
         "loss": values.text,
         "probe": values.path,
         "seed": values.integer,
-        "counting": values.text,
         "save-images": values.path,
         "time-budget": values.number,
         "batch-size": values.integer,

@@ -13,7 +13,6 @@ from torch import Tensor
 from leakaudit.attack.reconstruct import Reconstruction, reconstruct
 from leakaudit.confirm.client import GRADIENT_DTYPES, SharedGradient, share_gradient
 from leakaudit.confirm.given_output import solve_given_output
-from leakaudit.confirm.judge import fit_factor, judge
 from leakaudit.confirm.one_layer import (
     confirm_locally,
     confirm_synthetically,
@@ -23,6 +22,8 @@ from leakaudit.confirm.one_layer import (
 )
 from leakaudit.confirm.onnxruntime_check import check_against_onnxruntime
 from leakaudit.confirm.probes import Probe, is_image_shape, load_probe, make_probe
+from leakaudit.confirm.recovered import Recovered, RecoveredTensor, RecoveredUpToFactor
+from leakaudit.equations.known import Known
 from leakaudit.errors import AuditError
 from leakaudit.execute import NotExecutable
 from leakaudit.execute.device import choose_device
@@ -30,8 +31,9 @@ from leakaudit.facts.fact import Quality, value
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.path import LeakPath
-from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.operators import Unsupported
 from leakaudit.sandbox.limits import Limits
+from leakaudit.solvers.interface import Solution
 
 Progress = Callable[[str], None]
 
@@ -53,14 +55,15 @@ class ConfirmOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmResult:
-    """Evidence by what it is about.
+    """Confirmations by what they are about, and what came back where it can be looked at.
 
     Attributes:
         model: For findings about the model: the path's end.
         layers: Per layer with weights.
-        original: The probe (N, H, W) where it is an image, and `reconstruction` what came back.
+        original: The probe's input that came back or partly did, (N, H, W).
+        reconstruction: What came back of it.
         partial: The picture that fits the equations of a layer which do not fix its input, where
-            that is the probe.
+            that is `original`.
         problem: Why nothing could be run, None where it could.
     """
 
@@ -75,17 +78,17 @@ class ConfirmResult:
 def confirm(
     graph: Graph,
     path: LeakPath,
-    flagged: Sequence[str],
+    layers: Sequence[str],
     options: ConfirmOptions,
     file: str | None = None,
     progress: Progress = lambda _text: None,
 ) -> ConfirmResult:
-    """Confirm a leak path end to end, and every flagged layer at least locally.
+    """Confirm a leak path end to end, and each of these layers at least locally.
 
     Args:
         graph: The network.
         path: Its leak path.
-        flagged: Names of the layers to confirm.
+        layers: Names of the layers to confirm.
         options: Device, precision, probe.
         file: The ONNX file behind the graph, for the comparison with onnxruntime.
         progress: Told what is being done.
@@ -102,7 +105,7 @@ def confirm(
     weights = load_weights(graph, device)
     problem = not_confirmable(graph)
     if problem:
-        return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
+        return _layers_alone(base, graph, weights, layers, problem, dtype, progress)
     probe, inputs = _inputs(graph, options, device)
     base = replace(base, probe=probe.name)
     try:
@@ -114,7 +117,7 @@ def confirm(
         shared = share_gradient(graph, weights, inputs, options.loss, dtype, options.seed)
     except NotExecutable as error:
         problem = f"the graph cannot be run: {error}"
-        return _layers_alone(base, graph, weights, flagged, problem, dtype, progress)
+        return _layers_alone(base, graph, weights, layers, problem, dtype, progress)
     # Training computes every layer three times: forward, and backward for input and weight.
     # The first pass of a process warms up; no machine computes less than 1e9 products a second.
     per_pass = min(1e-9, (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1))
@@ -122,47 +125,43 @@ def confirm(
     walk = time.perf_counter()
     result = reconstruct(graph, weights, shared.gradients, options.loss)
     seconds = time.perf_counter() - walk
-    model = _end_to_end(base, path, result, shared, seconds)
+    model, reconstruction = _end_to_end(base, path, result, shared, seconds)
 
-    layers: dict[str, Confirmation] = {}
+    told: dict[str, Confirmation] = {}
     partial: dict[str, Tensor] = {}
-    for name in flagged:
+    for name in layers:
         node = graph.node(name)
         along = _along_path(base, path, node, result, shared)
         if along is not None and along.status is Status.CONFIRMED:
-            layers[name] = along
-        elif isinstance(node.op, Linear):
-            layers[name] = along or replace(base, reason="no leak path reaches this layer")
-        elif too_long := _too_long(graph, node, per_pass, started, options.time_budget):
-            layers[name] = replace(base, reason=too_long)
+            told[name] = along
+            continue
+        if not node.op.is_convolution:
+            told[name] = along or replace(base, reason="no leak path reaches this layer")
+            continue
+        if too_long := _too_long(graph, node, per_pass, started, options.time_budget):
+            told[name] = replace(base, reason=too_long)
+            continue
+        open_layer = result.open_layers.get(name)
+        if open_layer is not None:
+            progress(f"solving {name} as far as its equations go")
+            found = partly_along_path(base, graph, node, open_layer, shared)
         else:
-            open_layer = result.open_layers.get(name)
-            if open_layer is not None:
-                progress(f"solving {name} as far as its equations go")
-                found = partly_along_path(base, graph, node, open_layer, shared)
-                layers[name] = found.confirmation
-            else:
-                progress(f"solving {name} locally")
-                found = confirm_locally(base, graph, node, weights, shared, dtype)
-                evidence = found.confirmation
-                reason = f"{along.reason}; locally: {evidence.reason}" if along else evidence.reason
-                layers[name] = replace(evidence, reason=reason)
-            if found.picture is not None:
-                partial.setdefault(node.inputs[0], found.picture[0].cpu())
+            progress(f"solving {name} locally")
+            found = confirm_locally(base, graph, node, weights, shared, dtype)
+        told[name] = found.confirmation
+        if along and open_layer is None:
+            reason = f"{along.reason}; locally: {found.confirmation.reason}"
+            told[name] = replace(found.confirmation, reason=reason)
+        if found.picture is not None:
+            partial.setdefault(node.inputs[0], found.picture)
 
-    original = reconstruction = None
-    if probe.is_image and result.target in graph.inputs and result.target in result.values:
-        original = inputs[result.target][0].cpu()
-        recovered = result.values[result.target].tensor
-        if _scaled(path, result.target):  # shown as it is judged
-            recovered = fit_factor(recovered, inputs[result.target]) * recovered
-        reconstruction = recovered[0].cpu()
-    shown = next((name for name in graph.inputs if name in partial), None)
-    if original is None and probe.is_image and shown is not None:
-        original = inputs[shown][0].cpu()
-    elif shown != result.target:
-        shown = None  # a picture of another input than the original beside it
-    return ConfirmResult(model, layers, original, reconstruction, partial.get(shown or ""))
+    if result.target not in graph.inputs:
+        reconstruction = None  # features: nobody has put them in
+    # Of several inputs one is shown: the one that came back, else the first that partly did.
+    partly = next((name for name in graph.inputs if name in partial), None)
+    shown = partly if reconstruction is None else result.target
+    original = inputs[shown][0].cpu() if shown is not None else None
+    return ConfirmResult(model, told, original, reconstruction, partial.get(shown or ""))
 
 
 def confirm_given_output(graph: Graph, layer: str, options: ConfirmOptions) -> Confirmation:
@@ -260,13 +259,14 @@ def _end_to_end(
     result: Reconstruction,
     shared: SharedGradient,
     seconds: float,
-) -> Confirmation:
+) -> tuple[Confirmation, Tensor | None]:
+    """How the walk along the path ended, and what came back of its end as a picture."""
     base = replace(base, scope=Scope.END_TO_END, attempts=result.attempts, seconds=seconds)
     if path.target is None:
-        return replace(base, scope=Scope.NONE, reason="no leak path", seconds=None)
+        return replace(base, scope=Scope.NONE, reason="no leak path", seconds=None), None
     if result.broken is not None:
         solution = result.broken.solution
-        return replace(
+        broken = replace(
             base,
             status=Status.NOT_REPRODUCED,
             reason=f"the path breaks off at {result.broken.node}: {result.broken.reason}",
@@ -275,21 +275,18 @@ def _end_to_end(
             condition=solution.condition if solution else None,
             residual=solution.residual if solution else None,
         )
+        return broken, None
     tensor = path.target.tensor
-    known = result.values[tensor]
-    scaled = _scaled(path, tensor)
-    # What is known up to a factor was read off one weight gradient: no system was solved for it.
-    last = list(result.solutions.values())[-1] if result.solutions and not scaled else None
-    judged = judge(
-        base,
-        Scope.END_TO_END,
-        known.tensor,
-        shared.values[tensor],
-        last,
-        known.mask,
-        scaled=scaled,
-    )
-    return replace(judged, seconds=seconds)
+    last = list(result.solutions.values())[-1] if result.solutions else None
+    judged = _recovered(path, tensor, result.values[tensor], last).judge(shared.values[tensor])
+    return judged.confirmation(base, Scope.END_TO_END), judged.picture
+
+
+def _recovered(path: LeakPath, tensor: str, known: Known, solution: Solution | None) -> Recovered:
+    """What the path found of a tensor; up to one factor no system was solved for it."""
+    if _scaled(path, tensor):
+        return RecoveredUpToFactor(known.tensor, known.mask)
+    return RecoveredTensor(known.tensor, solution, known.mask)
 
 
 def _scaled(path: LeakPath, tensor: str) -> bool:
@@ -310,15 +307,8 @@ def _along_path(
             reason = "its input is known up to one factor, beside the path that was walked"
             return replace(base, reason=reason)
         return None
-    return judge(
-        base,
-        Scope.END_TO_END,
-        known.tensor,
-        shared.values[tensor],
-        result.solutions.get(node.name),
-        known.mask,
-        scaled=_scaled(path, tensor),
-    )
+    recovered = _recovered(path, tensor, known, result.solutions.get(node.name))
+    return recovered.judge(shared.values[tensor]).confirmation(base, Scope.END_TO_END)
 
 
 def _total_cost(graph: Graph) -> int:
@@ -342,19 +332,19 @@ def _layers_alone(
     base: Confirmation,
     graph: Graph,
     weights: Mapping[str, Tensor],
-    flagged: Sequence[str],
+    layers: Sequence[str],
     problem: str,
     dtype: torch.dtype,
     progress: Progress,
 ) -> ConfirmResult:
     """The convolutions by themselves, for a network that cannot be run whole."""
-    layers = {}
-    for name in flagged:
+    told = {}
+    for name in layers:
         node = graph.node(name)
-        layers[name] = replace(base, reason=problem)
+        told[name] = replace(base, reason=problem)
         # Several seconds a layer are the most that a generic answer is worth.
-        if isinstance(node.op, Conv) and layer_cost(graph, node) <= SYNTHETIC_COST:
+        if node.op.is_convolution and layer_cost(graph, node) <= SYNTHETIC_COST:
             progress(f"solving {name} for synthetic numbers")
             local = confirm_synthetically(base, graph, node, weights, dtype)
-            layers[name] = replace(local, reason=f"{problem}; {local.reason}")
-    return ConfirmResult(replace(base, reason=problem), layers, problem=problem)
+            told[name] = replace(local, reason=f"{problem}; {local.reason}")
+    return ConfirmResult(replace(base, reason=problem), told, problem=problem)

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from leakaudit.confirm.client import SharedGradient
-from leakaudit.confirm.judge import judge
+from leakaudit.confirm.recovered import RecoveredTensor
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import layer_system
-from leakaudit.findings import Confirmation, Scope, Status
+from leakaudit.findings import Confirmation, Scope
 from leakaudit.graph import Graph, Node
-from leakaudit.operators import Linear
 from leakaudit.solvers.dense import factorise
 from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.solve import solve_layer
@@ -41,26 +40,22 @@ def solve_given_output(
     Args:
         base: What is common to all confirmations of this run.
         graph: The network.
-        node: A Conv or Linear node.
+        node: A layer with weights.
         weights: Parameters by name, float64.
         shared: The truth: the layer's output to start from, its input to measure by.
     """
     started = time.perf_counter()
     (x,), (o,) = node.inputs, node.outputs
-    if isinstance(node.op, Linear):
-        solution = _dense(node, weights, shared.values[o], shared.values[x].shape)
-    else:
+    if node.op.is_convolution:
         known = Known(shared.values[o])
         system = layer_system(graph, node, weights, {}, G=None, o=known, precision=EPSILON)
         solution = solve_layer(system)
-    judged = judge(base, Scope.LOCAL, solution.x, shared.values[x], solution)
-    given = "from its frozen weight and its true output, which is more than an attacker has"
-    if solution.full_rank:
-        reason = f"{judged.reason}, {given}"
     else:
-        judged = replace(judged, status=Status.NOT_REPRODUCED)
-        reason = f"rank {solution.rank} of {solution.unknowns} unknowns, {given}"
-    return replace(judged, reason=reason, seconds=time.perf_counter() - started)
+        solution = _dense(node, weights, shared.values[o], shared.values[x].shape)
+    judged = RecoveredTensor(solution.x, solution).judge(shared.values[x])
+    given = "from its frozen weight and its true output, which is more than an attacker has"
+    told = judged.given(given).confirmation(base, Scope.LOCAL)
+    return replace(told, seconds=time.perf_counter() - started)
 
 
 def _dense(node: Node, weights: Mapping[str, Tensor], z: Tensor, shape: torch.Size) -> Solution:

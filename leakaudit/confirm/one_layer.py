@@ -17,9 +17,9 @@ from leakaudit.attack.partial.open_layer import OpenLayer
 from leakaudit.attack.partial.picture import Range
 from leakaudit.attack.reconstruct import overflow
 from leakaudit.confirm.client import SharedGradient
-from leakaudit.confirm.judge import judge
 from leakaudit.confirm.partial_attempts import PartialLeak, partial_leak
 from leakaudit.confirm.probes import is_image_shape, make_probe
+from leakaudit.confirm.recovered import RecoveredTensor, is_picture
 from leakaudit.counting.count import bound_of
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import convolution_of, layer_system
@@ -31,7 +31,6 @@ from leakaudit.operators import (
     Activation,
     BatchNorm,
     Clip,
-    Conv,
     HardSigmoid,
     Identity,
     Relu,
@@ -49,7 +48,7 @@ PARTIAL_PASSES = 6 * 4 * 2 * 200
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The evidence on one layer, and the picture (B, N, H, W) of a partial leak if there is one."""
+    """The confirmation of one layer; where it leaks partly, the picture (N, H, W) of that."""
 
     confirmation: Confirmation
     picture: Tensor | None = None
@@ -57,7 +56,7 @@ class LocalResult:
 
 def layer_cost(graph: Graph, node: Node) -> int:
     """Multiplications of one forward pass of a convolution."""
-    if not isinstance(node.op, Conv):
+    if not node.op.is_convolution:
         return 0
     weight = graph.parameters[node.parameter("weight") or ""].shape
     return prod(weight) * prod(graph.tensors[node.outputs[0]].shape[2:])
@@ -65,7 +64,7 @@ def layer_cost(graph: Graph, node: Node) -> int:
 
 def local_passes(graph: Graph, node: Node) -> int:
     """Forward passes of the layer that its local confirmation is worth at most in practice."""
-    if not isinstance(node.op, Conv) or not is_image_shape(graph.tensors[node.inputs[0]].shape):
+    if not node.op.is_convolution or not is_image_shape(graph.tensors[node.inputs[0]].shape):
         return PASSES
     bound = bound_of(graph, node)
     return PASSES + (PARTIAL_PASSES if bound.rank < bound.unknowns else 0)
@@ -111,25 +110,18 @@ def confirm_locally(
         precision=torch.finfo(dtype).eps,
     )
     solution = solve_layer(system)
-    bound = bound_of(graph, node)
-    judged = judge(base, Scope.LOCAL, solution.x, shared.values[x], solution)
     given = "given the true gradient of its output"
     if output is not None:
         given += ", and its output where the activation shows it"
-    if solution.rank is not None and solution.rank < solution.unknowns:
-        unread = f" ({bound.unread} are read by no tap)" if bound.unread else ""
-        judged = replace(
-            judged,
-            status=Status.NOT_REPRODUCED,
-            reason=f"rank {solution.rank} of {solution.unknowns} unknowns{unread}, {given}",
-        )
-    else:
-        judged = replace(judged, reason=f"{judged.reason}, {given}")
+    truth = shared.values[x]
+    judged = RecoveredTensor(solution.x, solution).judge(truth)
+    judged = judged.given(given, bound_of(graph, node).unread)
     picture = None
-    if judged.status is not Status.CONFIRMED and is_image_shape(tuple(shared.values[x].shape)):
-        partial = _partial(graph, node, weights, shared, system, solution)
-        judged, picture = with_partial(judged, partial), partial.x
-    return LocalResult(replace(judged, seconds=time.perf_counter() - started), picture)
+    if judged.status is not Status.CONFIRMED and is_picture(truth):
+        judged = _partial(graph, node, weights, shared, system, solution).headline(judged)
+        picture = judged.picture
+    told = judged.confirmation(base, Scope.LOCAL)
+    return LocalResult(replace(told, seconds=time.perf_counter() - started), picture)
 
 
 def partly_along_path(
@@ -149,18 +141,18 @@ def partly_along_path(
     started = time.perf_counter()
     truth = shared.values[node.inputs[0]]
     solution = solve_layer(layer.system)
-    judged = judge(base, Scope.END_TO_END, solution.x, truth, solution)
     rank = (
         "" if solution.rank is None else f"rank {solution.rank} of {solution.unknowns} unknowns, "
     )
+    judged = RecoveredTensor(solution.x, solution).judge(truth)
     judged = replace(judged, reason=f"{rank}from the shared gradients alone")
-    picture = None
-    if is_image_shape(tuple(truth.shape)):
-        partial = partial_leak(
-            layer.system, solution, truth, value_range(graph, node.inputs[0]), layer.inequalities
+    if is_picture(truth):
+        ends = value_range(graph, node.inputs[0])
+        judged = partial_leak(layer.system, solution, truth, ends, layer.inequalities).headline(
+            judged
         )
-        judged, picture = with_partial(judged, partial), partial.x
-    return LocalResult(replace(judged, seconds=time.perf_counter() - started), picture)
+    told = judged.confirmation(base, Scope.END_TO_END)
+    return LocalResult(replace(told, seconds=time.perf_counter() - started), judged.picture)
 
 
 def confirm_synthetically(
@@ -185,7 +177,7 @@ def confirm_synthetically(
         graph, node, weights, {weight: sent}, G=G, o=None, precision=torch.finfo(dtype).eps
     )
     solution = solve_layer(system)
-    judged = judge(base, Scope.LOCAL, solution.x, truth, solution)
+    judged = RecoveredTensor(solution.x, solution).judge(truth).confirmation(base, Scope.LOCAL)
     reason = f"{judged.reason}, given a synthetic input and output gradient"
     if solution.rank is not None and solution.rank < solution.unknowns:
         reason = f"rank {solution.rank} of {solution.unknowns} unknowns, {reason}"
@@ -206,19 +198,6 @@ def _partial(
     if bounds is not None:
         bounds = bounds.without_bias(weights.get(node.parameter("bias") or ""))
     return partial_leak(system, solution, shared.values[x], value_range(graph, x), bounds)
-
-
-def with_partial(judged: Confirmation, partial: PartialLeak) -> Confirmation:
-    """The picture that uses everything known is the headline, the others stand with it."""
-    return replace(
-        judged,
-        mse=partial.mse,
-        psnr=partial.psnr,
-        ssim=partial.ssim,
-        reason=f"{judged.reason}; partial leak: a picture that fits the equations "
-        f"({partial.means}) has PSNR {partial.psnr:.1f} dB and SSIM {partial.ssim:.2f}",
-        attempts=(*judged.attempts, *partial.attempts),
-    )
 
 
 def value_range(graph: Graph, tensor: str) -> Range | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from leakaudit.attack.partial.inequalities import Inequalities
 from leakaudit.attack.partial.picture import Picture, Range, smoothest_picture
 from leakaudit.confirm.metrics import mse, psnr, ssim
+from leakaudit.confirm.recovered import Judgement
 from leakaudit.equations.system import LayerSystem
 from leakaudit.solvers.interface import Solution
 
@@ -30,6 +31,19 @@ class PartialLeak:
     psnr: float
     ssim: float
     attempts: tuple[str, ...]
+
+    def headline(self, judged: Judgement) -> Judgement:
+        """The picture that uses everything known is the headline, the others stand with it."""
+        return replace(
+            judged,
+            mse=self.mse,
+            psnr=self.psnr,
+            ssim=self.ssim,
+            reason=f"{judged.reason}; partial leak: a picture that fits the equations "
+            f"({self.means}) has PSNR {self.psnr:.1f} dB and SSIM {self.ssim:.2f}",
+            attempts=(*judged.attempts, *self.attempts),
+            picture=self.x[0].cpu(),
+        )
 
 
 def partial_leak(

@@ -9,6 +9,7 @@ from math import prod
 
 from leakaudit.counting import formulas
 from leakaudit.counting.geometry import ConvolutionGeometry, product_counts
+from leakaudit.findings import is_flagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class LayerBound:
     def unread(self) -> int:
         """Unknowns that no output depends on: no equation can recover them."""
         return self.unknowns - self.read
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the equations may fix all that the layer reads."""
+        return is_flagged(self.rank, self.read)
 
 
 @lru_cache(maxsize=4096)

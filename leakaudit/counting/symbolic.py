@@ -36,7 +36,7 @@ class SymbolicLayer:
     short_bound: sympy.Expr
 
 
-def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> SymbolicLayer:
+def symbolic_layer(layer: ConvolutionGeometry) -> SymbolicLayer:
     """Derive the formulas of a layer.
 
     Square kernels, strides and paddings get one symbol (K, S, P), others one per axis. The batch
@@ -44,13 +44,11 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
 
     Args:
         layer: The layer; dense layers have no spatial axes of their own.
-        counting: `exact`, or `slides` for the formula of the source material.
     """
     values: dict[sympy.Symbol, int] = {}
 
     def symbol(name: str, value: int) -> sympy.Symbol:
-        sign = {"nonnegative": True} if name.startswith("P") else {"positive": True}
-        made = sympy.Symbol(name, integer=True, **sign)
+        made = _symbol(name)
         values[made] = value
         return made
 
@@ -75,7 +73,6 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
         K = [sympy.Integer(1)] * len(spatial)
         values = {s: v for s, v in values.items() if not s.name.startswith("K")}
         positions = list(sizes)
-        slides_stride, slides_padding = sympy.Integer(1), sympy.Integer(0)
     else:
         S = per_axis("S", [axis.stride for axis in spatial], names)
         even = all(axis.padding_begin == axis.padding_end for axis in spatial)
@@ -91,20 +88,58 @@ def symbolic_layer(layer: ConvolutionGeometry, counting: str = "exact") -> Symbo
             else [sympy.Integer(1)] * len(spatial)
         )
         positions = [output_size(*sizes_) for sizes_ in zip(sizes, K, S, P, D, strict=True)]
-        slides_stride, slides_padding = S[0], P[0] / 2
-        if counting == "slides" and not even:
-            slides_padding = symbol("P", spatial[0].padding_begin)
 
     n, k, L = N / g, prod(K), B * prod(positions)
     X = formulas.unknowns(N, [B, *sizes])
-    if counting == "slides" and spatial:
-        A = formulas.slides_gradient_constraints(sizes[0], K[0], slides_stride, slides_padding, F)
-        weight = formulas.slides_weight_constraints(K[0], F)
-    else:
-        A = formulas.gradient_constraints(F, n, k) if layer.observed else sympy.Integer(0)
-        weight = formulas.weight_constraints(F, L) if layer.outputs_known else sympy.Integer(0)
+    A = formulas.gradient_constraints(F, n, k) if layer.observed else sympy.Integer(0)
+    weight = formulas.weight_constraints(F, L) if layer.outputs_known else sympy.Integer(0)
     f = F / g
     r_G = sympy.Min(f, L) if layer.observed else sympy.Integer(0)
     r_w = sympy.Min(f, n * k) if layer.outputs_known else sympy.Integer(0)
     short = g * formulas.short_rank_bound(n, k, L, r_G, r_w)
     return SymbolicLayer(values, X, A, weight, A + weight - X, short)
+
+
+@dataclass(frozen=True, slots=True)
+class SlidesCounts:
+    """What the R-CONV slides print for |A| and |B| of a convolution. Wrong, see `formulas`.
+
+    Attributes:
+        values: Symbol to this layer's number; the slides know one size, that of the first axis.
+        gradient_constraints, weight_constraints: |A|, |B|.
+    """
+
+    values: dict[sympy.Symbol, int]
+    gradient_constraints: sympy.Expr
+    weight_constraints: sympy.Expr
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """|A| and |B| with the layer's numbers."""
+        return (
+            int(self.gradient_constraints.subs(self.values)),
+            int(self.weight_constraints.subs(self.values)),
+        )
+
+
+def slides_counts(layer: ConvolutionGeometry) -> SlidesCounts:
+    """The slides' formulas for a convolution, which the explanation sets against the right ones.
+
+    Raises:
+        ValueError: The layer has no spatial axis. The slides give no formula for dense layers.
+    """
+    if len(layer.axes) < 2:
+        raise ValueError("the slides give no formula for a dense layer")
+    axis = layer.axes[1]
+    numbers = (axis.size, axis.kernel, axis.stride, axis.padding_begin, layer.filters)
+    H, K, S, P, F = symbols = [_symbol(name) for name in "HKSPF"]
+    return SlidesCounts(
+        dict(zip(symbols, numbers, strict=True)),
+        formulas.slides_gradient_constraints(H, K, S, P, F),
+        formulas.slides_weight_constraints(K, F),
+    )
+
+
+def _symbol(name: str) -> sympy.Symbol:
+    sign = {"nonnegative": True} if name.startswith("P") else {"positive": True}
+    return sympy.Symbol(name, integer=True, **sign)

@@ -9,26 +9,27 @@ import sympy
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
-from leakaudit.counting.symbolic import symbolic_layer
+from leakaudit.counting.symbolic import slides_counts, symbolic_layer
 from leakaudit.errors import UsageError
 from leakaudit.findings import Verdict
 from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.operators import Conv, Linear
 from leakaudit.report.escape import plain
 
 SCAN = 256  # values of a design parameter that the safe range is looked for in
 
 
-def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) -> str:
+def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
     """The counts of one layer: formulas, substitution, margin, bound, and safe ranges.
+
+    The slides' count of a convolution stands beside the right one, to show what it misses.
 
     Raises:
         AuditError: The model cannot be read.
         UsageError: It has no such layer.
     """
     graph = registry.load(target, options)
-    names = [node.name for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    names = [node.name for node in graph.nodes if node.op.is_layer]
     if layer not in names:
         raise UsageError(
             f"--layer {layer}: {target} has no such layer with weights; it has {', '.join(names)}"
@@ -37,8 +38,8 @@ def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) 
     if node.inputs[0] not in graph.depend_on_inputs:
         return f"{plain(target)}, layer {plain(layer)}: {READS_STORED}"
     geometry = geometry_of(graph, node)
-    derived = symbolic_layer(geometry, counting if isinstance(node.op, Conv) else "exact")
-    counts = count(graph, node, counting)
+    derived = symbolic_layer(geometry)
+    counts = count(graph, node)
     bound = layer_bound(geometry)
     what = type(node.op).__name__.lower()
     shapes = (graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape)
@@ -68,27 +69,23 @@ def explain_layer(target: str, layer: str, options: LoadOptions, counting: str) 
         ),
         "",
     ]
-    if counting == "slides":
-        lines.append(
-            "This is the formula as the slides print it. It is wrong (outputs are two-dimensional, "
-            "filters have N channels) and kept for comparison only."
-        )
-    else:
-        n, f = geometry.channels // geometry.groups, geometry.filters // geometry.groups
-        r_G = min(f, bound.positions) if geometry.observed else 0
+    n, f = geometry.channels // geometry.groups, geometry.filters // geometry.groups
+    r_G = min(f, bound.positions) if geometry.observed else 0
+    lines += [
+        "rank bound without padding and stride effects: g·(n·k·r_G + L·r_w - r_G·r_w)",
+        f"    with g = {geometry.groups}, n = N/g = {n}, k = {bound.taps} taps, "
+        f"L = {bound.positions} positions, r_G = min(F/g, L) = {r_G}, "
+        f"r_w = min(F/g, n·k) = {min(f, n * bound.taps) if geometry.outputs_known else 0}",
+        f"    = {derived.short_bound.subs(derived.values)}, at most |X|",
+        f"rank bound = {counts.rank_bound} of {counts.unknowns} unknowns "
+        f"(gradient constraints alone {counts.gradient_rank_bound}; {bound.unread} unread; "
+        f"{counts.redundant} of the equations are redundant)",
+    ]
+    lines += ["", _conclusion(verdict(counts), counts.determined_fraction)]
+    if node.op.is_convolution:
         lines += [
-            "rank bound without padding and stride effects: g·(n·k·r_G + L·r_w - r_G·r_w)",
-            f"    with g = {geometry.groups}, n = N/g = {n}, k = {bound.taps} taps, "
-            f"L = {bound.positions} positions, r_G = min(F/g, L) = {r_G}, "
-            f"r_w = min(F/g, n·k) = {min(f, n * bound.taps) if geometry.outputs_known else 0}",
-            f"    = {derived.short_bound.subs(derived.values)}, at most |X|",
-            f"rank bound = {counts.rank_bound} of {counts.unknowns} unknowns "
-            f"(gradient constraints alone {counts.gradient_rank_bound}; {bound.unread} unread; "
-            f"{counts.redundant} of the equations are redundant)",
-        ]
-    lines += ["", _conclusion(verdict(counts, counting), counts.determined_fraction)]
-    if isinstance(node.op, Conv) and counting == "exact":
-        lines += [
+            "",
+            *_slides(geometry, counts.unknowns),
             "",
             "Changing one design parameter, the others kept, the layer is",
             *_ranges(geometry),
@@ -104,6 +101,20 @@ def _equation(
     return [f"{name} = {formula}", f"    = {substituted}", f"    = {result}"]
 
 
+def _slides(layer: ConvolutionGeometry, unknowns: int) -> list[str]:
+    """The count that the R-CONV slides print, and what would follow from it."""
+    slides = slides_counts(layer)
+    a, b = slides.numbers
+    sign, says = ("<", "calls") if a + b < unknowns else (">=", "does not call")
+    return [
+        "For comparison, the count that the R-CONV slides print. It is wrong: outputs are "
+        "two-dimensional, filters have N channels",
+        f"    |A| = {slides.gradient_constraints} = {a}",
+        f"    |B| = {slides.weight_constraints} = {b}",
+        f"    {a} + {b} {sign} {unknowns}, so that it {says} the layer safe",
+    ]
+
+
 def _conclusion(found: Verdict, fraction: float) -> str:
     match found:
         case Verdict.FLAGGED:
@@ -113,8 +124,8 @@ def _conclusion(found: Verdict, fraction: float) -> str:
                 f"underdetermined: proven, the equations fix at most {fraction:.1%} of the input. "
                 "This is not private: with a prior a recognisable input can still come back"
             )
-        case _:
-            return f"{found.value}"
+        case Verdict.UNDETERMINED:
+            return found.value
 
 
 def _ranges(layer: ConvolutionGeometry) -> list[str]:
@@ -156,7 +167,7 @@ def _range(name: str, candidates: dict[int, ConvolutionGeometry], now: int) -> s
     below = []
     for number, geometry in candidates.items():
         bound = layer_bound(geometry)
-        if bound.rank < bound.read:
+        if not bound.flagged:
             below.append(number)
     if not below:
         return f"  {name} (now {now}): underdetermined for no value"

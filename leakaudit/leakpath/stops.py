@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from leakaudit.counting.bound import layer_bound
+from leakaudit.counting.geometry import geometry_of
 from leakaudit.facts.fact import gradient, value
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.findings import PathStop
+from leakaudit.findings import PathStop, StopKind
 from leakaudit.graph import Node
 
 
@@ -42,8 +46,21 @@ def stops(known: Knowledge) -> tuple[PathStop, ...]:
             if not any(name in graph.inputs for name in unknown):
                 continue
             reason = _at_the_input(known, node)
-        stopped[node.name] = PathStop(node.name, _sentence(known, node, unknown, reason))
+        kind = StopKind.PROVEN if _proven(known, node) else StopKind.NOT_FOLLOWED
+        stopped[node.name] = PathStop(node.name, _sentence(known, node, unknown, reason), kind)
     return tuple(stopped.values())
+
+
+def _proven(known: Knowledge, node: Node) -> bool:
+    """Whether all equations of a layer together leave open what it reads, were they all known.
+
+    It is about the layer alone: where others read the same tensor, their equations may close it.
+    """
+    if not node.op.is_layer or len(known.graph.uses[node.inputs[0]]) > 1:
+        return False
+    layer = replace(geometry_of(known.graph, node), gradient_rank=known.rank(node))
+    bound = layer_bound(layer)
+    return bound.rank < bound.read
 
 
 def _unknown_inputs(known: Knowledge, node: Node) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import ClassVar
 
@@ -76,6 +76,12 @@ class Conv(Window):
     def geometry(self, source: Shape, weight: Shape) -> ConvolutionGeometry:
         axes = (Axis(source[0]), *self.spatial_axes(source[2:]))
         return ConvolutionGeometry(source[1], weight[0], axes, self.groups)
+
+    def hyperparameters(self, graph: Graph, node: Node) -> dict[str, object]:
+        filters = graph.parameters[node.parameter("weight") or ""].shape[0]
+        per_axis = {name: list(sizes) for name, sizes in asdict(self).items() if name != "groups"}
+        bias = node.parameter("bias") is not None
+        return {"filters": filters, **per_axis, "groups": self.groups, "bias": bias}
 
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
         (x,), (o,) = node.inputs, node.outputs

@@ -97,6 +97,13 @@ class Linear(Operator):
         axes = tuple(Axis(size) for size in source[:-1]) or (Axis(1),)
         return ConvolutionGeometry(self.in_features, self.out_features, axes)
 
+    def hyperparameters(self, graph: Graph, node: Node) -> dict[str, object]:
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": node.parameter("bias") is not None,
+        }
+
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
         (x,), (z,) = node.inputs, node.outputs
         weight_observed = known.observed(node.parameter("weight"))

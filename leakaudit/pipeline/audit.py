@@ -24,7 +24,7 @@ from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, find_leak_path
-from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.operators import Unsupported
 from leakaudit.pipeline.per_target import (
     TargetOptions,
     load_options_for,
@@ -53,7 +53,6 @@ class AuditOptions:
     Attributes:
         rules: The rules to apply, selection done.
         load: How to read a model.
-        counting: `exact` or `slides`.
         loss: `auto` or one of the losses of the threat model.
         confirm: How to confirm, None for the static audit.
         save_images: Folder for pictures of probe, reconstruction and difference.
@@ -62,7 +61,6 @@ class AuditOptions:
 
     rules: tuple[Rule, ...]
     load: LoadOptions = field(default_factory=LoadOptions)
-    counting: str = "exact"
     loss: str = "auto"
     confirm: ConfirmOptions | None = None
     save_images: Path | None = None
@@ -212,12 +210,12 @@ def audit_graph(
         UsageError: The options do not fit the model.
     """
     unsupported = [node for node in graph.nodes if isinstance(node.op, Unsupported)]
-    with_weights = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
+    with_weights = [node for node in graph.nodes if node.op.is_layer]
     if not with_weights and not unsupported:
         raise without_layers(target)
     progress("searching the leak path")
     path = find_leak_path(graph, choose_loss(graph, options.loss))
-    layers = tuple(layer_report(graph, node, path, options.counting) for node in with_weights)
+    layers = tuple(layer_report(graph, node, path) for node in with_weights)
     findings = apply(
         options.rules,
         [
@@ -227,10 +225,9 @@ def audit_graph(
         ],
         model_facts(graph, layers, unsupported, path),
     )
-    notes = _notes(graph, options)
     skipped = [Skipped(n.name, f"unsupported operator {operator_kind(n)}") for n in unsupported]
     images: tuple[ImageReport, ...] = ()
-    if options.confirm is not None and options.counting == "exact":
+    if options.confirm is not None:
         findings, images, problem = _confirm(
             target, graph, path, findings, options, progress, sha256
         )
@@ -242,13 +239,12 @@ def audit_graph(
         sha256=sha256,
         inputs=tuple(InputReport(name, graph.tensors[name].shape) for name in graph.inputs),
         complete=not unsupported,
-        counting=options.counting,
         layers=layers,
         leak_path=path.report,
         findings=findings,
         skipped=tuple(skipped),
         images=images,
-        notes=notes,
+        notes=_notes(graph),
     )
 
 
@@ -269,15 +265,13 @@ def choose_loss(graph: Graph, loss: str) -> str:
     return "bce" if shape[1:] in ((), (1,)) else "cross-entropy"
 
 
-def _notes(graph: Graph, options: AuditOptions) -> tuple[str, ...]:
+def _notes(graph: Graph) -> tuple[str, ...]:
     notes = list(graph.notes)
     if any(p.trainable_assumed and p.trainable for p in graph.parameters.values()):
         notes.append(
             "the format does not say which parameters are trained: all stored weights are taken "
             "to send their gradient (--frozen PATTERN excludes some)"
         )
-    if options.confirm is not None and options.counting == "slides":
-        notes.append("--counting slides is a comparison of formulas: nothing was confirmed")
     return tuple(notes)
 
 
@@ -290,25 +284,25 @@ def _confirm(
     progress: Progress,
     sha256: str | None,
 ) -> tuple[tuple[Finding, ...], tuple[ImageReport, ...], str | None]:
-    """The findings with their evidence, the pictures, and why nothing could be run."""
+    """The findings with their confirmations, the pictures, and why nothing could be run."""
     from leakaudit.confirm.confirm import confirm
 
     if options.confirm is None:
         raise ValueError("confirmation is off")
-    flagged = list(dict.fromkeys(f.layer for f in findings if f.layer is not None))
+    to_confirm = list(dict.fromkeys(f.layer for f in findings if f.layer is not None))
     settings = replace(
         options.confirm, loss=choose_loss(graph, options.loss), limits=options.load.limits
     )
     file = target if graph.format == "onnx" and sha256 is not None else None
-    result = confirm(graph, path, flagged, settings, file, progress)
-    evidenced = []
+    result = confirm(graph, path, to_confirm, settings, file, progress)
+    told = []
     for finding in findings:
         if finding.layer is not None:
             finding = replace(finding, confirmation=result.layers.get(finding.layer))
         elif path.target is not None and finding.rule in PATH_RULES:
             finding = replace(finding, confirmation=result.model)
-        evidenced.append(finding)
-    return tuple(evidenced), _save_images(target, result, options, sha256), result.problem
+        told.append(finding)
+    return tuple(told), _save_images(target, result, options, sha256), result.problem
 
 
 PATH_RULES = ("LA004", "LA005", "LA009", "LA010")

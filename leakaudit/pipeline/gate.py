@@ -1,8 +1,8 @@
-"""What a run comes to: its exit code, and why an audit is incomplete.
+"""The gate: with which exit code a run ends, and why an audit is incomplete.
 
-Two things decide whether a finding fails a gate: how severe it is, and what shows it. Every finding
-is flagged, by counting alone; some are confirmed, since their reconstruction ran and succeeded. A
-finding that was not reproduced is not refuted, so it still counts as flagged.
+Two things decide whether a finding fails the gate: how severe it is, and what shows it. Counting
+shows every finding; some are confirmed, since their reconstruction ran and succeeded. A finding
+that was not reproduced is not refuted: counting shows it still.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ def audit_options(
     *,
     select: Sequence[str],
     ignore: Sequence[str],
-    counting: str = "exact",
     loss: str,
     confirm: bool,
     device: str,
@@ -40,7 +39,6 @@ def audit_options(
         rules: All rules there are.
         load: How to read a model.
         select, ignore: Ids or slugs of the rules to apply (none: all), and not to apply.
-        counting: `exact` or `slides`.
         loss: One of `LOSSES`.
         confirm: Whether to run the reconstruction; the next five are about it.
         device, gradient_dtype: One of `DEVICES` and of `GRADIENT_DTYPES`.
@@ -74,7 +72,6 @@ def audit_options(
     return AuditOptions(
         rules=select_rules(with_severities(rules, severities or {}), select, ignore),
         load=load,
-        counting=counting,
         loss=loss,
         confirm=how_to_confirm,
         save_images=save_images,

@@ -10,16 +10,16 @@ from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import geometry_of
 from leakaudit.facts.fact import QUALITY_TEXT, Derivation, Kind, Quality, value
 from leakaudit.facts.general import AffineGradient
-from leakaudit.findings import LayerReport, LeakPathReport, Verdict
+from leakaudit.findings import LayerReport, LeakPathReport, StopKind, Verdict
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.path import LeakPath
-from leakaudit.operators import Add, Conv, Linear, Sub, Unsupported
+from leakaudit.operators import Add, Sub, Unsupported
 from leakaudit.operators.arithmetic import AddedParameterGradient, BranchValue
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
-def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> LayerReport:
-    """Count one layer with weights, `counting` being `exact` or `slides`.
+def layer_report(graph: Graph, node: Node, path: LeakPath) -> LayerReport:
+    """Count one layer with weights.
 
     A layer into which nothing of the graph's inputs flows has nothing private to count.
     """
@@ -29,7 +29,7 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
         origin=node.origin,
         input_shape=graph.tensors[node.inputs[0]].shape,
         output_shape=graph.tensors[node.outputs[0]].shape,
-        parameters=_hyperparameters(graph, node),
+        parameters=node.op.hyperparameters(graph, node),
         counts=None,
         verdict=Verdict.UNDETERMINED,
         note=READS_STORED,
@@ -37,7 +37,7 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
     if node.inputs[0] not in graph.depend_on_inputs:
         return report
     rank = path.knowledge.rank(node)
-    counts = count(graph, node, counting, rank)
+    counts = count(graph, node, rank)
     notes = []
     if rank is not None:
         notes.append(
@@ -53,36 +53,12 @@ def layer_report(graph: Graph, node: Node, path: LeakPath, counting: str) -> Lay
         notes.append("the bias is shared with another layer: its gradient is a sum")
     if not graph.parameters[weight].trainable:
         notes.append("the weight is frozen: it sends no gradient")
-    return replace(report, counts=counts, verdict=verdict(counts, counting), note="; ".join(notes))
+    return replace(report, counts=counts, verdict=verdict(counts), note="; ".join(notes))
 
 
 def _shared_bias(graph: Graph, node: Node) -> bool:
     bias = node.parameter("bias")
     return bias is not None and graph.parameter_uses[bias] > 1
-
-
-def _hyperparameters(graph: Graph, node: Node) -> dict[str, object]:
-    bias = node.parameter("bias") is not None
-    match node.op:
-        case Conv() as op:
-            return {
-                "filters": graph.parameters[node.parameter("weight") or ""].shape[0],
-                "kernel": list(op.kernel),
-                "stride": list(op.stride),
-                "padding_begin": list(op.padding_begin),
-                "padding_end": list(op.padding_end),
-                "dilation": list(op.dilation),
-                "groups": op.groups,
-                "bias": bias,
-            }
-        case Linear() as op:
-            return {
-                "in_features": op.in_features,
-                "out_features": op.out_features,
-                "bias": bias,
-            }
-        case _:
-            raise TypeError(f"{node.name} has no weights")
 
 
 def layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) -> LayerFacts:
@@ -111,7 +87,7 @@ def layer_facts(graph: Graph, node: Node, layer: LayerReport, path: LeakPath) ->
             "g": geometry.groups,
             "batch": geometry.axes[0].size,
             "positions": prod(axis.positions for axis in geometry.axes),
-            "is_linear": isinstance(node.op, Linear),
+            "is_linear": not node.op.is_convolution,
             "has_bias": bias is not None,
             "trainable": geometry.observed,
             "bias_trainable": bias is not None and graph.parameters[bias].trainable,
@@ -194,6 +170,7 @@ def model_facts(
             "position_embedding": bool(added),
             "branch_sums": len(branches),
             "stops": len(report.stopped),
+            "unfollowed": sum(stop.kind is StopKind.NOT_FOLLOWED for stop in report.stopped),
             "added_at": ", ".join(added),
             "branches": ", ".join(branches),
             "stopped_by": "; ".join(

@@ -31,7 +31,7 @@ class GithubReporter:
         found.sort(key=lambda pair: -pair[1].severity.rank)
         lines += [_finding(model, finding, options) for model, finding in found]
         lines += [
-            command("warning", model, "skipped", f"{plain(entry.what)}: {plain(entry.reason)}")
+            command("warning", model, "skipped", prose.skipped(entry))
             for model in report.models
             for entry in model.skipped
         ]
@@ -47,13 +47,11 @@ def command(name: str, model: ModelReport, title: str, message: str) -> str:
 
 
 def _finding(model: ModelReport, finding: Finding, options: RenderOptions) -> str:
-    evidence = prose.evidence(finding, show_seconds=options.show_seconds)
-    lines = [f"{prose.statement(finding)} ({finding.severity.value})", evidence]
-    if prose.remedy(finding):
-        lines.append(f"Remedy: {prose.remedy(finding)}")
+    opening = f"{prose.statement(finding)} ({finding.severity.value})"
+    message = prose.told(opening, finding, show_seconds=options.show_seconds)
     title = f"{plain(finding.rule)} {plain(finding.title)}"
     level = _COMMANDS[prose.LEVELS[finding.severity]]
-    return command(level, model, title, "\n".join(line for line in lines if line))
+    return command(level, model, title, message)
 
 
 def _data(text: str) -> str:

@@ -59,14 +59,12 @@ def _problems(
     if model.error is not None:
         problems.append(("not-audited", "blocker", f"Not audited: {prose.error(model)}", ()))
     for finding in model.findings:
-        evidence = prose.evidence(finding, show_seconds=options.show_seconds)
-        description = f"{plain(finding.title)}. {prose.statement(finding)}"
-        if evidence:
-            description += f" Evidence: {evidence}."
+        opening = f"{plain(finding.title)}. {prose.statement(finding)}"
+        description = prose.with_evidence(opening, finding, show_seconds=options.show_seconds)
         severity = SEVERITIES[finding.severity]
         problems.append((plain(finding.rule), severity, description, (finding.fingerprint,)))
     for entry in model.skipped:
-        description = f"Skipped: {plain(entry.what)}: {plain(entry.reason.strip())}"
+        description = f"Skipped: {prose.skipped(entry)}"
         problems.append(("skipped", "minor", description, (entry.what, entry.reason)))
     return problems
 

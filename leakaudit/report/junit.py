@@ -77,16 +77,8 @@ def _model_case(model: ModelReport, options: RenderOptions) -> ET.Element:
     output = [wording.facts(model)]
     if model.leak_path is not None:
         output.append(f"leak path: {wording.reach(model.leak_path)}")
-        output += [
-            f"stops at {plain(stop.at)}: {plain(stop.reason.strip())}"
-            for stop in model.leak_path.stopped
-        ]
-    if model.counting == "slides":
-        output.append(wording.SLIDES_WARNING)
-    if model.known:
-        output.append(f"{wording.count(len(model.known))} known from the baseline")
-    if model.suppressed:
-        output.append(f"{wording.count(len(model.suppressed))} suppressed by the configuration")
+        output += map(wording.stop, model.leak_path.stopped)
+    output += wording.left_out(len(model.known), len(model.suppressed))
     output += [f"note: {plain(note.strip())}" for note in model.notes]
     _finish(case, found, output, options)
     return case
@@ -137,10 +129,5 @@ def _finish(
 
 
 def _told(finding: Finding, options: RenderOptions) -> str:
-    lines = [
-        f"{finding.severity.value} {plain(finding.rule)}: {prose.statement(finding)}",
-        prose.evidence(finding, show_seconds=options.show_seconds),
-    ]
-    if prose.remedy(finding):
-        lines.append(f"Remedy: {prose.remedy(finding)}")
-    return "\n".join(line for line in lines if line)
+    opening = f"{finding.severity.value} {plain(finding.rule)}: {prose.statement(finding)}"
+    return prose.told(opening, finding, show_seconds=options.show_seconds)

@@ -6,6 +6,7 @@ Every function returns text that is already escaped by `plain`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from leakaudit.findings import (
     AuditReport,
@@ -14,6 +15,7 @@ from leakaudit.findings import (
     ModelReport,
     RuleText,
     Severity,
+    Skipped,
 )
 from leakaudit.report import wording
 from leakaudit.report.escape import plain
@@ -55,19 +57,37 @@ def remedy(finding: Finding) -> str:
     return plain(" ".join(finding.remedy.split()))
 
 
+def told(opening: str, finding: Finding, *, show_seconds: bool) -> str:
+    """Return `opening`, the evidence and the remedy, a line each, as far as there are any."""
+    advice = remedy(finding)
+    lines = [
+        opening,
+        evidence(finding, show_seconds=show_seconds),
+        f"Remedy: {advice}" if advice else "",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def with_evidence(opening: str, finding: Finding, *, show_seconds: bool) -> str:
+    """Return `opening` and the evidence, if any, as one paragraph."""
+    shown = evidence(finding, show_seconds=show_seconds)
+    return f"{opening} Evidence: {shown}." if shown else opening
+
+
+def skipped(entry: Skipped) -> str:
+    """Return what was not audited, and why: "gru: unsupported operator GRU"."""
+    return f"{plain(entry.what)}: {plain(entry.reason.strip())}"
+
+
 def layer_counts(layer: LayerReport) -> str:
     """Return operator, shapes, counts and verdict of a layer on one line."""
     shapes = f"{wording.shape(layer.input_shape)} -> {wording.shape(layer.output_shape)}"
     parts = [wording.operator(layer.op, layer.parameters), shapes]
     if layer.counts is not None:
-        given = layer.counts
-        parts += [
-            f"|X| {wording.count(given.unknowns)}",
-            f"|A| {wording.count(given.gradient_constraints)}",
-            f"|B| {wording.count(given.weight_constraints)}",
-            f"rank bound {wording.count(given.rank_bound)}",
-            f"determined {wording.determined(given).removeprefix('! ')}",
-        ]
+        labels = ("|X|", "|A|", "|B|", "rank bound")
+        counted = zip(labels, wording.counted(layer.counts), strict=True)
+        parts += [f"{label} {number}" for label, number in counted]
+        parts.append(f"determined {wording.determined(layer.counts).removeprefix('! ')}")
     parts.append(layer.verdict.value)
     if layer.note:
         parts.append(plain(layer.note.strip()))
@@ -82,6 +102,15 @@ def error(model: ModelReport) -> str:
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings by falling severity, otherwise in the order given."""
     return sorted(findings, key=lambda finding: -finding.severity.rank)
+
+
+def by_rule(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    """Return each rule's findings, worst first, the rule of the worst one first."""
+    worst: dict[str, int] = {}
+    for finding in findings:
+        worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))
+    ordered = sorted(findings, key=lambda f: (-worst[f.rule], f.rule, -f.severity.rank))
+    return [(rule, list(group)) for rule, group in groupby(ordered, key=lambda f: f.rule)]
 
 
 def rules_of(report: AuditReport) -> tuple[RuleText, ...]:

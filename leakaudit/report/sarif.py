@@ -165,10 +165,8 @@ def _problem_severity(severity: Severity) -> str:
 def _result(
     model: ModelReport, finding: Finding, rule_index: int, options: RenderOptions
 ) -> dict[str, Json]:
-    sentences = [prose.statement(finding)]
-    evidence = prose.evidence(finding, show_seconds=options.show_seconds)
-    if evidence:
-        sentences.append(f"Evidence: {evidence}.")
+    seconds = options.show_seconds
+    statement = prose.with_evidence(prose.statement(finding), finding, show_seconds=seconds)
     properties: dict[str, Json] = {"severity": finding.severity.value}
     if finding.confirmation is not None:
         properties["evidence"] = finding.confirmation.status.value
@@ -177,7 +175,7 @@ def _result(
         "ruleId": plain(finding.rule),
         "ruleIndex": rule_index,
         "level": prose.LEVELS[finding.severity],
-        "message": _message(" ".join(sentences)),
+        "message": _message(statement),
         "locations": [_location(model, finding.layer)],
         "partialFingerprints": {FINGERPRINT: plain(finding.fingerprint)},
         "properties": properties,
@@ -207,10 +205,7 @@ def _location(model: ModelReport, layer: str | None) -> dict[str, Json]:
 
 def _code_flow(model: ModelReport, path: LeakPathReport) -> dict[str, Json]:
     stations = [(step.layer or None, _step(step)) for step in path.steps]
-    stations += [
-        (stop.at, f"stops at {plain(stop.at)}: {plain(stop.reason.strip())}")
-        for stop in path.stopped
-    ]
+    stations += [(stop.at, wording.stop(stop)) for stop in path.stopped]
     locations: list[Json] = [
         {
             "location": {**_location(model, layer), "message": _message(text)},
@@ -235,10 +230,7 @@ def _invocation(report: AuditReport) -> dict[str, Json]:
     notifications: list[Json] = []
     for model in report.models:
         texts = [("not-audited", f"Not audited: {prose.error(model)}")] if model.error else []
-        texts += [
-            ("skipped", f"Skipped: {plain(entry.what)}: {plain(entry.reason.strip())}")
-            for entry in model.skipped
-        ]
+        texts += [("skipped", f"Skipped: {prose.skipped(entry)}") for entry in model.skipped]
         texts += [("remark", plain(note.strip())) for note in model.notes]
         notifications += [_notification(model, kind, text) for kind, text in texts]
     return {

@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from leakaudit.findings import Confirmation, Counts, LeakPathReport, ModelReport, Scope, Status
+from leakaudit.findings import (
+    Confirmation,
+    Counts,
+    LeakPathReport,
+    ModelReport,
+    PathStop,
+    Scope,
+    Status,
+)
 from leakaudit.report.escape import plain
 from leakaudit.report.summary import Summary
 
-SLIDES_WARNING = (
-    "Counted with the slides' formula, which is known to be wrong: it takes a layer's outputs for "
-    "a line instead of a plane and leaves out the input channels of its weights. "
-    "For comparison only; rely on --counting exact."
-)
 UNDERDETERMINED_NOTE = (
     "underdetermined: the linear equations alone cannot fix the whole input of the layer. "
     "That does not make it private: an attacker who knows what such data look like can fill in "
@@ -76,6 +79,16 @@ def shape(sizes: tuple[int, ...]) -> str:
     return "x".join(map(str, sizes)) or "scalar"
 
 
+def counted(counts: Counts) -> tuple[str, str, str, str]:
+    """Return |X|, |A|, |B| and the rank bound, as the columns of a table have them."""
+    return (
+        count(counts.unknowns),
+        count(counts.gradient_constraints),
+        count(counts.weight_constraints),
+        count(counts.rank_bound),
+    )
+
+
 def determined(counts: Counts) -> str:
     """Return the determined percentage of the unknowns, rounded down; "! 100 %" where it is all.
 
@@ -83,7 +96,7 @@ def determined(counts: Counts) -> str:
     """
     if counts.unknowns == 0:
         return "-"
-    if counts.rank_bound >= counts.unknowns:
+    if counts.fixes_input:
         return "! 100 %"
     tenths = counts.rank_bound * 1000 // counts.unknowns
     return f"{tenths / 10:.1f} %" if tenths % 10 else f"{tenths // 10} %"
@@ -225,6 +238,22 @@ def reach(path: LeakPathReport) -> str:
     return f"by counting, the gradients lead to {reached}{rest}"
 
 
+def stop(at: PathStop) -> str:
+    """Return where a path ends and why: "stops at pool (not followed): ..."."""
+    return f"stops at {plain(at.at)} ({stop_kind(at)}): {plain(at.reason.strip())}"
+
+
+def stop_kind(at: PathStop) -> str:
+    """Return what a stop is worth: "proven", "not followed"."""
+    return at.kind.value.replace("-", " ")
+
+
+def left_out(known: int, suppressed: int) -> list[str]:
+    """Return how many findings do not count, and why: "2 known from the baseline"."""
+    kinds = ((known, "known from the baseline"), (suppressed, "suppressed by the configuration"))
+    return [f"{count(number)} {why}" for number, why in kinds if number]
+
+
 def totals(summary: Summary) -> str:
     """Return the last line of a report: what was audited, found, confirmed."""
     found = ", ".join(
@@ -237,10 +266,7 @@ def totals(summary: Summary) -> str:
         parts.append(f"{count(summary.confirmed)} confirmed")
     if summary.not_reproduced:
         parts.append(f"{count(summary.not_reproduced)} not reproduced")
-    if summary.known:
-        parts.append(f"{count(summary.known)} known from the baseline")
-    if summary.suppressed:
-        parts.append(f"{count(summary.suppressed)} suppressed by the configuration")
+    parts += left_out(summary.known, summary.suppressed)
     if summary.incomplete:
         parts.append(f"{count(summary.incomplete)} incomplete")
     if summary.errors:
@@ -251,17 +277,10 @@ def totals(summary: Summary) -> str:
 
 def no_findings(model: ModelReport) -> str:
     """Return the sentence in place of a list of findings: those left out of it are counted."""
-    left_out = [
-        f"{count(number)} {why}"
-        for number, why in (
-            (len(model.known), "known from the baseline"),
-            (len(model.suppressed), "suppressed by the configuration"),
-        )
-        if number
-    ]
-    if not left_out:
+    others = left_out(len(model.known), len(model.suppressed))
+    if not others:
         return "No findings."
-    return f"No {'new' if model.known else 'other'} findings: {', '.join(left_out)}."
+    return f"No {'new' if model.known else 'other'} findings: {', '.join(others)}."
 
 
 def _sizes(value: object) -> str:

@@ -1,4 +1,4 @@
-"""--select and --ignore."""
+"""Which rules a run applies: `--select` and `--ignore`, and names of rules in general."""
 
 from __future__ import annotations
 

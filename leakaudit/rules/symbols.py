@@ -89,6 +89,7 @@ MODEL_SYMBOLS: Mapping[str, Symbol] = MappingProxyType(
         "position_embedding": _flag("the path starts at a parameter added to its own shape"),
         "branch_sums": _number("sums of branches that the path passes"),
         "stops": _number("places where the path stops"),
+        "unfollowed": _number("of these, those for which no derivation is known: nothing proven"),
         "added_at": _text("where that parameter is added"),
         "branches": _text("the sums of branches that the path passes, listed"),
         "stopped_by": _text("where the path stops, with the operators"),

@@ -62,10 +62,17 @@ def test_three_formats_give_the_same_counts_and_verdicts(target: str) -> None:
 
 
 def test_the_slides_formula_calls_the_last_convolution_safe() -> None:
-    model, _ = audit(str(SAMPLES / "lenet_main.onnx"), "--no-confirm", "--counting", "slides")
-    assert counted(model)[-1] == (768, 24, 75)
-    (last,) = [layer for layer in model["layers"] if layer["name"] == "conv4"]
-    assert last["verdict"] == "safe-by-slides-formula"
+    """And the explanation shows it beside the right count, which flags the layer."""
+    layer = ["explain", str(SAMPLES / "lenet_main.onnx"), "--layer", "conv4"]
+    result = CliRunner().invoke(main, layer)
+    assert result.exit_code == 0
+    exact, slides = result.stdout.split("the R-CONV slides print")
+    assert "    = 900\n" in exact
+    assert "    = 192\n" in exact
+    assert "flagged: the equations may fix the whole input" in exact
+    assert "= 24\n" in slides
+    assert "= 75\n" in slides
+    assert "24 + 75 < 768, so that it calls the layer safe" in slides
 
 
 @pytest.mark.parametrize("name", PIECEWISE_LINEAR + SMOOTH)

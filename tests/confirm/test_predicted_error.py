@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from leakaudit.confirm.client import GRADIENT_DTYPES
 from leakaudit.confirm.confirm import ConfirmOptions
-from leakaudit.confirm.judge import judge, predicted_error
+from leakaudit.confirm.recovered import RecoveredTensor, predicted_error
 from leakaudit.equations.system import LayerSystem
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.pipeline.audit import AuditOptions, audit
@@ -92,10 +92,10 @@ def test_the_evidence_carries_it_and_readers_see_it() -> None:
     x = torch.ones((1, 1, 2, 2), dtype=torch.float64)
     solution = Solution(x, "s", "r", 4, 4, 10.0, 1e-9)
     base = Confirmation(Status.NOT_RUN, Scope.NONE, "", gradient_dtype="float32")
-    judged = judge(base, Scope.LOCAL, x, x, solution)
+    judged = RecoveredTensor(x, solution).judge(x).confirmation(base, Scope.LOCAL)
     assert judged.predicted_error == pytest.approx(10 * torch.finfo(torch.float32).eps)
     assert spectrum(judged).endswith(": 1.2e-6")
-    assert judge(base, Scope.LOCAL, x, x, None).predicted_error is None
+    assert RecoveredTensor(x).judge(x).confirmation(base, Scope.LOCAL).predicted_error is None
     assert spectrum(base) == ""
 
 

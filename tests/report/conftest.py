@@ -291,7 +291,6 @@ def pooled() -> ModelReport:
         sha256=None,
         inputs=(InputReport("image", (1, 3, 32, 32)), InputReport("mask", (1, 64))),
         complete=False,
-        counting="slides",
         layers=(under, unknown),
         leak_path=LeakPathReport(
             False,

@@ -19,8 +19,7 @@ from leakaudit.findings import AuditReport, ImageReport, PathStep, PathStop
 from leakaudit.report import RenderOptions
 from leakaudit.report.escape import plain
 from leakaudit.report.html.layers import pretty
-from leakaudit.report.html.report import HtmlReporter
-from leakaudit.report.html.style import STYLE
+from leakaudit.report.html.report import HtmlReporter, style
 
 VOID = {"meta", "img", "br", "wbr", "link", "input", "base"}
 SVG = {"svg", "title", "desc", "rect", "path", "text"}
@@ -90,7 +89,7 @@ def test_nothing_is_loaded_or_run(ci_report: AuditReport) -> None:
         assert not {"src", "srcset", "action"} & set(attributes)
         href = attributes.get("href")
         assert href is None or href.startswith(("#", "https://leakaudit.example/"))
-    assert not re.search(r"url\(|@import", STYLE)
+    assert not re.search(r"url\(|@import", style())
 
 
 def test_the_policy_allows_this_style_sheet_and_embedded_pictures_alone(
@@ -137,7 +136,7 @@ def test_landmarks_headings_and_table_headers(ci_report: AuditReport) -> None:
 
 def test_each_scheme_has_contrast() -> None:
     """WCAG 2, level AA: 4.5 to 1 for text on every ground that it stands on."""
-    schemes = re.findall(r":root \{(.*?)\}", STYLE, re.S)
+    schemes = re.findall(r":root \{(.*?)\}", style(), re.S)
     assert len(schemes) == 3  # light, dark, print
     kinds = ("critical", "high", "medium", "low", "note", "value")
     pairs = [(kind, f"{kind}-soft") for kind in kinds]

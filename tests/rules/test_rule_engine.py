@@ -19,6 +19,7 @@ QUIET = ModelFacts(
         "position_embedding": False,
         "branch_sums": 0,
         "stops": 0,
+        "unfollowed": 0,
     }
 )
 
@@ -200,6 +201,7 @@ def model(**symbols: int | bool | str) -> ModelFacts:
         "position_embedding": False,
         "branch_sums": 0,
         "stops": 0,
+        "unfollowed": 0,
         "added_at": "",
         "branches": "",
         "stopped_by": "",
@@ -273,10 +275,18 @@ def test_a_record_known_up_to_a_factor_is_not_the_record() -> None:
     assert "up to one unknown factor" in finding.downgraded_because
 
 
+def test_a_stop_that_is_not_followed_is_no_note() -> None:
+    stopped = {"stops": 2, "unfollowed": 1, "stopped_by": "pool (max_pool2d)"}
+    finding = rules_of(model(**stopped))["LA012"]
+    assert finding.severity is Severity.MEDIUM
+    assert finding.message.endswith("no protection: 1 of 2.")
+
+
 def test_stops_are_noted_where_the_input_is_not_reached() -> None:
     stopped = {"stops": 1, "stopped_by": "pool (max_pool2d)"}
     finding = rules_of(model(**stopped))["LA012"]
     assert (finding.severity, finding.layer) == (Severity.NOTE, None)
+    assert "proven by counting" in finding.downgraded_because
     assert "does not reach the input 'image'. It stops at: pool (max_pool2d)." in finding.message
     assert "LA012" not in rules_of(model())
     assert "LA012" not in rules_of(model(**stopped, reaches_input=True, reached=9))

@@ -75,7 +75,7 @@ def test_after_the_change_less_leaks_or_the_text_says_why_not(name: str) -> None
     rows = re.findall(r"^\| (before|after) \| (.+) \|$", SECTIONS[name], flags=re.M)
     assert rows[0][0] == "before"
     if len(rows) == 1:
-        assert name == "LA012"  # a note: nothing has to be done
+        assert name == "LA012"  # what stops the path is told, not changed
         return
     (_, first), (_, second) = rows
     assert first != second or name == "LA003", "a change that changes nothing"

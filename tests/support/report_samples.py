@@ -36,7 +36,7 @@ HOSTILE = (
     "- item\n# heading\n1. one",
 )
 # Set by the tool from fixed choices, never by a model file.
-_OURS = {"counting", "format", "kind", "precision", "url"}
+_OURS = {"format", "kind", "precision", "url"}
 
 
 def rule_text(rule: str, slug: str, severity: Severity, **more: Any) -> RuleText:

@@ -60,7 +60,7 @@ def audited(graph: Graph) -> Audited:
     """Audit a graph statically."""
     path = find_leak_path(graph, choose_loss(graph, "auto"))
     nodes = [node for node in graph.nodes if isinstance(node.op, Conv | Linear)]
-    layers = [layer_report(graph, node, path, "exact") for node in nodes]
+    layers = [layer_report(graph, node, path) for node in nodes]
     unsupported = [node for node in graph.nodes if isinstance(node.op, Unsupported)]
     findings = apply(
         tuple(RULES.values()),

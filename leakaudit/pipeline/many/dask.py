@@ -1,15 +1,14 @@
-"""The same work items on a Dask cluster, through joblib's Dask backend."""
+"""Audits on a Dask cluster: the same work items, sent to its workers by `distributed.Client`."""
 
 from __future__ import annotations
 
 import logging
 import re
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from queue import Empty, Queue
+from typing import TYPE_CHECKING
 
 from leakaudit import __version__
 from leakaudit.errors import UsageError
@@ -17,11 +16,12 @@ from leakaudit.pipeline.audit import Progress
 from leakaudit.pipeline.many.work import Outcome, Stream, WorkItem, perform
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 CONNECT_SECONDS = 10  # for a scheduler to answer
 WORKERS_SECONDS = 60  # for a first worker to come up, or another one where none is left
 _LOOK_SECONDS = 1
+_FETCH_SECONDS = 10  # for a report that is there to come over
 _ADDRESS = re.compile(r"((tcp|tls|ws)://)?[^\s/]+:[0-9]{1,5}")
 
 
@@ -83,8 +83,8 @@ def _check_workers(client: Client, address: str) -> None:
             )
 
 
-def cluster_stream(client: Client) -> Stream:
-    """Audits on the workers of a cluster.
+def dask_stream(client: Client) -> Stream:
+    """Audits on the workers of a Dask cluster.
 
     Dask itself repeats the work of a worker that is gone. It gives up on a task that was on several
     such workers, also where another audit beside it killed them: these run once more, each alone.
@@ -93,13 +93,13 @@ def cluster_stream(client: Client) -> Stream:
 
     def stream(items: Sequence[WorkItem]) -> Generator[Outcome]:
         suspects: list[WorkItem] = []
-        for item, result in _on_cluster(client, items):
+        for item, result in _on_workers(client, items):
             if isinstance(result, KilledWorker) and len(items) > 1:
                 suspects.append(item)
             else:
                 yield _outcome(item, result)
         for suspect in suspects:
-            for item, result in _on_cluster(client, [suspect]):
+            for item, result in _on_workers(client, [suspect]):
                 yield _outcome(item, result)
 
     return stream
@@ -122,81 +122,69 @@ def _outcome(item: WorkItem, result: Outcome | BaseException) -> Outcome:
     )
 
 
-def _on_cluster(
+def _on_workers(
     client: Client, items: Sequence[WorkItem]
 ) -> Generator[tuple[WorkItem, Outcome | BaseException]]:
-    from joblib import Parallel, delayed, parallel_config
+    """What became of each item, as it comes in: its outcome, or why Dask gave it up.
 
-    with parallel_config(backend=_backend(client), n_jobs=-1):
-        run = Parallel(return_as="generator_unordered", batch_size=1)
-        yield from run(delayed(perform)(item) for item in items)
-
-
-def _backend(client: Client) -> Any:
-    """joblib's Dask backend, made to survive what it waits for without end.
-
-    It leaves out the callback of a task that Dask gives up, and does not notice that no worker is
-    left. Here both are results of that task: pairs of work item and outcome or exception.
+    Dask waits without end for a worker; here the wait ends when there has been none for long.
     """
-    from joblib._dask import DaskDistributedBackend
-    from joblib.parallel import BatchedCalls
+    settled: Queue[int] = Queue()
 
-    # joblib has no types, so its class is Any to the checker.
-    class Backend(DaskDistributedBackend):  # type: ignore[misc]
-        def configure(self, *args: Any, **settings: Any) -> int:
-            # For one thread joblib would run the audits in this very process.
-            threads: int = super().configure(*args, **settings)
-            return max(2, threads)
+    def when_settled(number: int) -> None:
+        waiting[number].add_done_callback(lambda _future: settled.put(number))
 
-        def start_call(self) -> None:
-            super().start_call()
-            self.open: set[Future[Any]] = set()
-            self.over = threading.Event()
-            threading.Thread(
-                target=_watch, args=(client, self.open, self.over), daemon=True
-            ).start()
-
-        def stop_call(self) -> None:
-            self.over.set()
-            super().stop_call()
-
-        def submit(
-            self, func: BatchedCalls, callback: Callable[[object], None] | None = None
-        ) -> Future[Any]:
-            ((_, (item,), _),) = func.items
-            report = callback or (lambda _out: None)
-            future: Future[Any] = super().submit(func, lambda out: report((item, out)))
-            self.open.add(future)
-
-            def finished(done: Future[Any]) -> None:
-                self.open.discard(done)
-                if error := done.exception():
-                    report((item, error))
-
-            future.add_done_callback(finished)
-            return future
-
-        def retrieve_result_callback(self, out: tuple[WorkItem, Any]) -> list[Any]:
-            item, result = out
-            if isinstance(result, BaseException):  # given up, or cancelled with the scheduler
-                return [(item, result)]
-            return [(item, value) for value in super().retrieve_result_callback(result)]
-
-    return Backend(client=client)
+    # An audit is no pure function of its arguments: the file behind a name may have changed.
+    waiting = {
+        number: client.submit(perform, item, pure=False) for number, item in enumerate(items)
+    }
+    try:
+        for number in waiting:
+            when_settled(number)
+        without = 0
+        while waiting and without < WORKERS_SECONDS:
+            try:
+                number = settled.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                without = 0 if _has_workers(client) else without + _LOOK_SECONDS
+                continue
+            try:
+                result = _result(waiting[number])
+            except TimeoutError:  # lost with its worker, and to be computed anew
+                when_settled(number)
+                continue
+            del waiting[number]
+            yield items[number], result
+        for number in waiting:
+            no_worker = ConnectionError(f"no worker left for {WORKERS_SECONDS} seconds")
+            yield items[number], no_worker
+    finally:
+        client.cancel(list(waiting.values()))
 
 
-def _watch(client: Client, open_futures: set[Future[Any]], over: threading.Event) -> None:
-    """End the wait for a cluster that has had no worker for long."""
-    without = 0
-    while not over.wait(_LOOK_SECONDS):
-        try:
-            without = 0 if client.nthreads() else without + _LOOK_SECONDS
-        except (OSError, ValueError):  # no answer from the scheduler
-            without += _LOOK_SECONDS
-        if without >= WORKERS_SECONDS:
-            for future in list(open_futures):
-                with suppress(InvalidStateError):  # it has just come in
-                    future.set_exception(
-                        ConnectionError(f"no worker left for {WORKERS_SECONDS} seconds")
-                    )
-            return
+def _result(future: Future) -> Outcome | BaseException:
+    """What a settled task came to.
+
+    Raises:
+        TimeoutError: Its result is not there any more.
+    """
+    from distributed import KilledWorker
+
+    if future.cancelled():
+        return ConnectionError("it was cancelled, or its scheduler has gone")
+    result: Outcome | BaseException
+    try:
+        if future.status == "error":
+            result = future.exception(timeout=_FETCH_SECONDS)
+        else:
+            result = future.result(timeout=_FETCH_SECONDS)
+    except KilledWorker as killed:  # while a result that was lost was computed anew
+        result = killed
+    return result
+
+
+def _has_workers(client: Client) -> bool:
+    try:
+        return len(client.nthreads()) > 0
+    except (OSError, ValueError):  # no answer from the scheduler
+        return False

@@ -1,4 +1,4 @@
-"""Several audits at a time: in processes of this machine, or on a Dask cluster."""
+"""Several audits at a time: in processes of this machine here, on Dask's workers by `dask`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from leakaudit.errors import UsageError
 from leakaudit.findings import ModelReport
 from leakaudit.pipeline.audit import AuditOptions, Progress, audit_each
-from leakaudit.pipeline.many.dask import cluster_stream, connected
+from leakaudit.pipeline.many.dask import connected, dask_stream
 from leakaudit.pipeline.many.work import (
     Outcome,
     Stream,
@@ -22,7 +22,7 @@ from leakaudit.pipeline.many.work import (
 )
 
 
-def local_stream(processes: int) -> Stream:
+def process_stream(processes: int) -> Stream:
     """Audits in processes of this machine.
 
     A process that dies takes down all that run beside it (the pool cannot tell which one it was).
@@ -97,7 +97,7 @@ def cores() -> int:
     return int(cpu_count())
 
 
-def audit_in_parallel(
+def audit_many(
     audits: Sequence[tuple[str, AuditOptions]],
     progress: Progress = lambda _text: None,
     *,
@@ -122,8 +122,8 @@ def audit_in_parallel(
                 "time: leave one of them out"
             )
         with connected(cluster, progress) as client:
-            return collect(work_items(audits), cluster_stream(client), progress)
+            return collect(work_items(audits), dask_stream(client), progress)
     processes = min(jobs or cores(), len(audits))
     if processes <= 1:
         return audit_each(audits, progress)
-    return collect(work_items(audits), local_stream(processes), progress)
+    return collect(work_items(audits), process_stream(processes), progress)

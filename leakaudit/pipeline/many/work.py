@@ -20,8 +20,6 @@ from leakaudit.frontends import registry
 from leakaudit.pipeline.audit import AuditOptions, Progress, audit
 
 
-# Without a slot for weak references: joblib's Dask backend would move an object that has one to a
-# single worker ahead of its task, and it would be lost with that worker.
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """One audit for another process.

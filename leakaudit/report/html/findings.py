@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 from leakaudit.findings import Confirmation, Finding, ModelReport, RuleText, Status
 from leakaudit.report import prose, wording
@@ -19,14 +18,7 @@ def findings(model: ModelReport, rules: Mapping[str, RuleText], options: RenderO
     found = model.findings
     if not found:
         return f"<p>{text(wording.no_findings(model))}</p>"
-    worst: dict[str, int] = {}
-    for finding in found:
-        worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))
-    ordered = sorted(found, key=lambda f: (-worst[f.rule], f.rule, -f.severity.rank))
-    parts = [
-        _rule(list(group), rules.get(rule), options)
-        for rule, group in groupby(ordered, key=lambda finding: finding.rule)
-    ]
+    parts = [_rule(group, rules.get(rule), options) for rule, group in prose.by_rule(found)]
     if any(f.confirmation and f.confirmation.status is Status.NOT_REPRODUCED for f in found):
         parts.append(f'<p class="muted">{text(wording.NOT_REPRODUCED_NOTE)}</p>')
     return "\n".join(parts)

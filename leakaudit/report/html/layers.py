@@ -47,7 +47,9 @@ def formulas(layers: Sequence[LayerReport]) -> str:
     for layer in layers:
         if layer.counts is None:
             continue
-        values = ", ".join(f"{key} = {number}" for key, number in _values(layer.counts))
+        values = ", ".join(
+            f"{key} = {number}" for key, number in layer.counts.symbolic.values.items()
+        )
         given = f'<p class="muted">with {text(values)}</p>' if values else ""
         rows = [
             [text(label), text(pretty(formula)), text(_put_in(formula, layer.counts)), result]
@@ -79,17 +81,11 @@ def _numbers(layer: LayerReport) -> list[str]:
     counts = layer.counts
     if counts is None:
         return ["–"] * 5
-    numbers = (
-        counts.unknowns,
-        counts.gradient_constraints,
-        counts.weight_constraints,
-        counts.rank_bound,
-    )
     share = text(wording.determined(counts).removeprefix("! "))
-    if counts.rank_bound >= counts.unknowns > 0:
+    if counts.fixes_input:
         share = f"<b>{share}</b>"
     return [
-        *map(wording.count, numbers),
+        *wording.counted(counts),
         f'<span class="share">{svg.bar(counts)}<span>{share}</span></span>',
     ]
 
@@ -97,16 +93,13 @@ def _numbers(layer: LayerReport) -> list[str]:
 def _formulas(counts: Counts) -> list[tuple[str, str, str]]:
     given: SymbolicCounts = counts.symbolic
     margin = counts.gradient_constraints + counts.weight_constraints - counts.unknowns
+    unknowns, gradient, weight, _ = wording.counted(counts)
     return [
-        ("|X|", given.unknowns, wording.count(counts.unknowns)),
-        ("|A|", given.gradient_constraints, wording.count(counts.gradient_constraints)),
-        ("|B|", given.weight_constraints, wording.count(counts.weight_constraints)),
+        ("|X|", given.unknowns, unknowns),
+        ("|A|", given.gradient_constraints, gradient),
+        ("|B|", given.weight_constraints, weight),
         ("|A| + |B| − |X|", given.margin, wording.count(margin)),
     ]
-
-
-def _values(counts: Counts) -> list[tuple[str, int]]:
-    return list(counts.symbolic.values.items())
 
 
 def _put_in(formula: str, counts: Counts) -> str:

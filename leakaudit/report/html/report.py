@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
 
 from leakaudit.findings import (
     AuditReport,
@@ -13,6 +15,7 @@ from leakaudit.findings import (
     LeakPathReport,
     ModelReport,
     PathStep,
+    PathStop,
     RuleText,
 )
 from leakaudit.report import prose, wording
@@ -20,7 +23,6 @@ from leakaudit.report.html import svg
 from leakaudit.report.html.findings import findings
 from leakaudit.report.html.layers import formulas, layer_table
 from leakaudit.report.html.pictures import pictures
-from leakaudit.report.html.style import STYLE
 from leakaudit.report.html.text import Column, name, severity_badge, table, text
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary, summarise
@@ -64,8 +66,14 @@ class HtmlReporter:
         return "\n".join(part for part in parts if part) + "\n"
 
 
+@cache
+def style() -> str:
+    """The style sheet: light and dark, wide and narrow, screen and print."""
+    return "\n" + files("leakaudit.report.html").joinpath("style.css").read_text(encoding="utf-8")
+
+
 def _head(summary: Summary) -> str:
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -81,7 +89,7 @@ def _head(summary: Summary) -> str:
             '<meta name="color-scheme" content="light dark">',
             '<meta name="referrer" content="no-referrer">',
             f"<title>leakaudit: {models}, {found}</title>",
-            f"<style>{STYLE}</style>",
+            f"<style>{style()}</style>",
             "</head>",
         ]
     )
@@ -146,8 +154,6 @@ def _model(
         ("Notes", _list(text(note.strip()) for note in model.notes)),
     ]
     parts = [*head, f'<p class="facts">{text(facts)}</p>', _lead(model, about_path)]
-    if model.counting == "slides":
-        parts.append(f'<p class="warning">{text(wording.SLIDES_WARNING)}</p>')
     for title, content in sections:
         if content:
             parts.append(f'<section aria-label="{title}"><h3>{title}</h3>\n{content}\n</section>')
@@ -165,7 +171,7 @@ def _lead(model: ModelReport, finding: Finding | None) -> str:
     if finding is not None and finding.confirmation is not None:
         claim = wording.evidence_claim(finding.confirmation)
         lines.append(f"{text(claim[:1].upper() + claim[1:])}.")
-    lines += [f"Stops at {name(stop.at)}: {text(stop.reason.strip())}." for stop in path.stopped]
+    lines += [f"S{_stop(stop)[1:]}." for stop in path.stopped]
     return f'<p class="lead {kind}">{" ".join(lines)}</p>'
 
 
@@ -183,13 +189,16 @@ def _leak_path(path: LeakPathReport, model: ModelReport, identity: str) -> str:
         return ""
     picture = svg.leak_path(path, [given.name for given in model.inputs], f"{identity}-path")
     steps = "\n".join(f"<li>{_step(step)}</li>" for step in path.steps)
-    stops = "".join(
-        f"<li>stops at {name(stop.at)}: {text(stop.reason.strip())}</li>" for stop in path.stopped
-    )
+    stops = "".join(f"<li>{_stop(stop)}</li>" for stop in path.stopped)
     listed = f'<ol class="steps-list">\n{steps}\n</ol>' if steps else ""
     if stops:
         listed += f'<ul class="stops">{stops}</ul>'
     return f'<div class="flow"><div>{picture}</div>\n<div>{listed}</div></div>'
+
+
+def _stop(stop: PathStop) -> str:
+    where = f"stops at {name(stop.at)} ({wording.stop_kind(stop)})"
+    return f"{where}: {text(stop.reason.strip())}"
 
 
 def _step(step: PathStep) -> str:

@@ -33,7 +33,7 @@ def bar(counts: Counts) -> str:
         return ""
     filled = 100 * counts.rank_bound / counts.unknowns
     unread = 100 * counts.unread / counts.unknowns
-    kind = "all" if counts.rank_bound >= counts.unknowns else "part"
+    kind = "all" if counts.fixes_input else "part"
     return (
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" width="100" height="8"/>'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from leakaudit.findings import (
     AuditReport,
@@ -49,7 +48,7 @@ def _models(models: Sequence[ModelReport]) -> str:
     rows = []
     for model in models:
         number = len(model.findings)
-        worst = max((f.severity for f in model.findings), key=lambda s: s.rank, default=None)
+        worst = next((f.severity for f in prose.worst_first(model.findings)), None)
         if model.error is not None:
             found, reach = "not audited", ""
         elif worst is None:
@@ -70,8 +69,6 @@ def _model(model: ModelReport, options: RenderOptions) -> list[str]:
     if model.error is not None:
         return [*blocks, f"**Not audited:** {text(model.error)}"]
     blocks.append(text(wording.facts(model)))
-    if model.counting == "slides":
-        blocks.append(f"> **Warning:** {text(wording.SLIDES_WARNING)}")
     if model.layers:
         blocks.append(_layers(model.layers))
         if any(layer.verdict is Verdict.UNDERDETERMINED for layer in model.layers):
@@ -95,13 +92,7 @@ def _layers(layers: Sequence[LayerReport]) -> str:
         if given is not None:
             fraction = given.rank_bound * _BAR // given.unknowns if given.unknowns else 0
             bar = "█" * fraction + "░" * (_BAR - fraction)
-            counted = (
-                given.unknowns,
-                given.gradient_constraints,
-                given.weight_constraints,
-                given.rank_bound,
-            )
-            numbers = [*map(wording.count, counted), f"{bar} {_determined(layer)}"]
+            numbers = [*wording.counted(given), f"{bar} {_determined(layer)}"]
         rows.append(
             [
                 code(layer.name),
@@ -122,13 +113,8 @@ def _determined(layer: LayerReport) -> str:
 
 def _findings(findings: Sequence[Finding], options: RenderOptions) -> list[str]:
     """Each rule's findings, the rule of the worst first; its remedy once where they share it."""
-    worst: dict[str, int] = {}
-    for finding in findings:
-        worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))
-    ordered = sorted(findings, key=lambda f: (-worst[f.rule], f.rule, -f.severity.rank))
     blocks = []
-    for _, grouped in groupby(ordered, key=lambda finding: finding.rule):
-        group = list(grouped)
+    for _, group in prose.by_rule(findings):
         blocks.append(f"#### {text(group[0].rule)} {text(group[0].title)}")
         blocks += [_finding(finding, options) for finding in group]
         remedies = list(dict.fromkeys(filter(None, map(prose.remedy, group))))
@@ -151,7 +137,10 @@ def _finding(finding: Finding, options: RenderOptions) -> str:
 
 def _leak_path(path: LeakPathReport) -> list[str]:
     blocks = ["### Leak path", _capital(text(wording.reach(path)))]
-    blocks += [f"- stops at {code(stop.at)}: {text(stop.reason)}" for stop in path.stopped]
+    blocks += [
+        f"- stops at {code(stop.at)} ({wording.stop_kind(stop)}): {text(stop.reason)}"
+        for stop in path.stopped
+    ]
     if path.steps:
         lines = []
         for number, step in enumerate(path.steps, start=1):

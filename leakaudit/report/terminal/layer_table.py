@@ -34,7 +34,6 @@ _LAYOUTS = (
 )
 _SPLIT_VERDICTS = {
     Verdict.UNDERDETERMINED: ("under-", "determined"),
-    Verdict.SAFE_BY_SLIDES: ("safe-by-", "slides-formula"),
 }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -21,7 +20,7 @@ from leakaudit.findings import (
     Status,
     Verdict,
 )
-from leakaudit.report import wording
+from leakaudit.report import prose, wording
 from leakaudit.report.escape import not_a_command, plain
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import summarise
@@ -42,7 +41,6 @@ _SEVERITY_COLORS = {
 _VERDICT_COLORS = {
     Verdict.FLAGGED: "red",
     Verdict.UNDETERMINED: "magenta",
-    Verdict.SAFE_BY_SLIDES: "magenta",
 }
 _STATUS_COLORS = {
     Status.CONFIRMED: "bright_red",
@@ -97,8 +95,6 @@ class _Page:
         lines += self.wrap(wording.facts(model), style=color)
         if self.options.verbosity >= 1 and model.sha256:
             lines += self.wrap(f"sha256 {plain(model.sha256)}")
-        if model.counting == "slides":
-            lines += self.wrap(wording.SLIDES_WARNING, style={"fg": "magenta"})
         return lines
 
     def layers(self, layers: tuple[LayerReport, ...]) -> list[str]:
@@ -139,7 +135,7 @@ class _Page:
         for number, step in enumerate(path.steps, start=1):
             lines += self.step(step, f"  {number:>{digits}}. ")
         for stop in path.stopped:
-            text = f"stops at {plain(stop.at)}: {plain(stop.reason.strip())}"
+            text = wording.stop(stop)
             lines += self.wrap(text, first="  ", rest="    ", style={"fg": "magenta"})
         return lines
 
@@ -166,21 +162,15 @@ class _Page:
         findings = model.findings
         if not findings:
             return self.wrap(wording.no_findings(model))
-        worst: dict[str, int] = {}
-        for finding in findings:
-            worst[finding.rule] = max(finding.severity.rank, worst.get(finding.rule, 0))
-        ordered = sorted(
-            findings, key=lambda found: (-worst[found.rule], found.rule, -found.severity.rank)
-        )
         lines = [self.style("Findings", bold=True)]
-        for _, group in groupby(ordered, key=lambda found: found.rule):
-            lines += ["", *self.rule(tuple(group))]
+        for _, group in prose.by_rule(findings):
+            lines += ["", *self.rule(group)]
         statuses = {found.confirmation.status for found in findings if found.confirmation}
         if Status.NOT_REPRODUCED in statuses and self.options.verbosity >= 0:
             lines += ["", *self.wrap(wording.NOT_REPRODUCED_NOTE, style={"dim": True})]
         return lines
 
-    def rule(self, findings: tuple[Finding, ...]) -> list[str]:
+    def rule(self, findings: Sequence[Finding]) -> list[str]:
         """The findings of one rule; a remedy that several share stands once, below them."""
         rule, title = plain(findings[0].rule), plain(findings[0].title)
         lines = self.wrap(f"{rule}  {title}", rest="  ", style={"bold": True})
@@ -235,8 +225,7 @@ class _Page:
 
     def skipped(self, model: ModelReport) -> list[str]:
         """What was not audited, with the reasons."""
-        entries = (f"{plain(entry.what)}: {plain(entry.reason.strip())}" for entry in model.skipped)
-        return self.listing("Skipped", entries)
+        return self.listing("Skipped", map(prose.skipped, model.skipped))
 
     def notes(self, model: ModelReport) -> list[str]:
         """Notes and the pictures written."""

@@ -20,7 +20,7 @@ from leakaudit.cli.main import main
 from leakaudit.errors import UsageError
 from leakaudit.findings import ModelReport
 from leakaudit.pipeline.audit import AuditOptions
-from leakaudit.pipeline.many.processes import audit_in_parallel, cores
+from leakaudit.pipeline.many.processes import audit_many, cores
 from leakaudit.pipeline.many.work import Outcome, WorkItem, collect, perform, work_items
 from leakaudit.rules import load_rules
 
@@ -132,7 +132,7 @@ def test_each_process_takes_its_share_of_the_cores(
     networks: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    audit_in_parallel([(networks("threads"), STATIC), (networks("other"), STATIC)], jobs=2)
+    audit_many([(networks("threads"), STATIC), (networks("other"), STATIC)], jobs=2)
     assert int((tmp_path / "threads").read_text()) == max(1, cores() // 2)
 
 
@@ -225,18 +225,16 @@ def test_relative_paths_start_where_the_user_is(
     networks: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for processes that were started somewhere else."""
-    audit_in_parallel([(networks("small"), STATIC)] * 2, jobs=2)
+    audit_many([(networks("small"), STATIC)] * 2, jobs=2)
     monkeypatch.chdir(tmp_path)
-    reports = audit_in_parallel(
-        [("networks.py:small", STATIC), ("networks.py:other", STATIC)], jobs=2
-    )
+    reports = audit_many([("networks.py:small", STATIC), ("networks.py:other", STATIC)], jobs=2)
     assert [report.error for report in reports] == [None, None]
     assert [report.target for report in reports] == ["networks.py:small", "networks.py:other"]
 
 
 def test_progress_counts_what_is_done(networks: Callable[[str], str]) -> None:
     said: list[str] = []
-    audit_in_parallel([(networks("small"), STATIC)] * 3, said.append, jobs=2)
+    audit_many([(networks("small"), STATIC)] * 3, said.append, jobs=2)
     assert [text.split(",")[0] for text in said[-3:]] == [
         f"{done} of 3 models audited" for done in (1, 2, 3)
     ]
@@ -273,7 +271,7 @@ def test_a_worker_without_the_file_says_so(tmp_path: Path) -> None:
     file = tmp_path / "model.pt2"
     file.write_bytes((SAMPLES / "tabular_mlp.pt2").read_bytes())
     (item,) = work_items([(str(file), STATIC)])
-    assert perform(item).report == audit_in_parallel([(str(file), STATIC)])[0]
+    assert perform(item).report == audit_many([(str(file), STATIC)])[0]
     file.unlink()
     outcome = perform(item)
     assert outcome.report is not None
