@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.aten.archive import Archive
+from leakaudit.frontends.aten.archive import Program
 from leakaudit.frontends.aten.call import Call, Roles
 from leakaudit.frontends.aten.checks import require_shapes
 from leakaudit.frontends.aten.folding.arrays import MAX_ELEMENTS
@@ -25,7 +25,7 @@ _MAX_TOTAL = 2**26
 class _Weights:
     """Stored numbers from the archive, and the constants that follow from it."""
 
-    archive: Archive
+    archive: Program
     constants: Mapping[str, Array]
 
     def load(self, name: str) -> Array:
@@ -46,7 +46,7 @@ class Parts:
         fixed: Names of the buffers and constants of the archive, which no training changes.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Program) -> None:
         self.archive = archive
         self.tensors: dict[str, Tensor] = {}
         self.parameters: dict[str, Parameter] = {}
