@@ -18,13 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.aten.schema import (
-    DTYPES,
-    EXPORT_REMEDY,
-    FormatError,
-    dtype_name,
-    field,
-)
+from leakaudit.frontends.aten.schema import DTYPES, EXPORT_REMEDY, FormatError, dtype_name, field
 from leakaudit.frontends.aten.zip import ZIP_ERRORS, open_zip
 from leakaudit.frontends.interface import require_shape
 from leakaudit.sandbox.limits import Limits

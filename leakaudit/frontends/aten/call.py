@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, Value
+from leakaudit.frontends.aten.values import Array, Stored, Value, is_floating
+from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.graph import Parameter, Tensor
-from leakaudit.operators import Identity, Operator
+from leakaudit.operators import Identity, Operator, Scale
 
 Roles = tuple[tuple[str, str], ...]
 
@@ -107,6 +108,13 @@ class Call:
     stored: Mapping[str, Parameter]
     sink: Sink
 
+    def floating(self) -> str:
+        """The dtype of the output, which must be floating: gradients flow through nothing else."""
+        dtype = self.output.dtype
+        if not is_floating(dtype):
+            raise NotUnderstoodError(f"it computes with data of type {dtype}")
+        return dtype
+
     @property
     def output(self) -> Tensor:
         """The first output; nothing may read the others."""
@@ -147,6 +155,11 @@ class Call:
         """The content of the argument, which must follow from the file alone."""
         return self.numbers_of(self.arguments.get(name), name)
 
+    def numbers_or_none(self, name: str) -> Array | None:
+        """As `numbers`, None where the argument is computed or a plain number."""
+        value = self.arguments.get(name)
+        return self.sink.numbers(value) if isinstance(value, Stored) else None
+
     def numbers_of(self, value: Value, name: str) -> Array:
         """As `numbers`, of one member of a list argument."""
         found = self.sink.numbers(value) if isinstance(value, Stored) else None
@@ -164,6 +177,17 @@ class Call:
         """Add a node before this call's own, of its dtype."""
         names = tuple(tensor.name for tensor in inputs)
         return self.sink.emit(op, names, shape, self.outputs[0].dtype, parameters)
+
+    def scaled(self, x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
+        """factor · x + offset before this call's own node, which is x itself for 1 and 0."""
+        if (factor, offset) == (1, 0):
+            return x
+        return self.computed(affine(x, factor, offset), x.shape)
+
+    def computed(self, layer: Layer, shape: tuple[int, ...]) -> Tensor:
+        """What a layer gives that stands before this call's own node."""
+        dtype = self.outputs[0].dtype
+        return self.sink.emit(layer.op, layer.inputs, shape, dtype, layer.parameters)
 
     # --- stored numbers -------------------------------------------------------------------------
 
@@ -251,16 +275,26 @@ class Call:
         return value
 
 
+Builder = Callable[[Call], Layer]
+
+
+def same(x: Tensor, *outputs: Tensor) -> Layer:
+    """x itself."""
+    return Layer(Identity(), (x.name,), outputs=outputs)
+
+
+def affine(x: Tensor, factor: float, offset: float = 0.0, *outputs: Tensor) -> Layer:
+    """factor · x + offset."""
+    return Layer(Scale(factor, offset), (x.name,), outputs=outputs)
+
+
 def normal_axis(axis: int, axes: int) -> int:
     """Count an axis from the first, as torch does: a number has one axis of its own.
 
     Raises:
         NotUnderstoodError: There is no such axis.
     """
-    found = axis + max(axes, 1) if axis < 0 else axis
-    if not 0 <= found < max(axes, 1):
-        raise NotUnderstoodError(f"its axis {axis} does not exist")
-    return found
+    return axis_of(axis, max(axes, 1))
 
 
 def spread(values: tuple[int, ...], axes: int, name: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from leakaudit.frontends.aten.values import NotUnderstoodError
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.operators import (
     Activation,
     AdaptiveAveragePool,

@@ -11,8 +11,8 @@ from leakaudit.errors import AuditError
 from leakaudit.frontends.aten.archive import Program
 from leakaudit.frontends.aten.call import Call, Roles
 from leakaudit.frontends.aten.checks import require_shapes
-from leakaudit.frontends.aten.folding.arrays import MAX_ELEMENTS
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored
+from leakaudit.frontends.aten.values import Array, Stored
+from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import layer_name
 from leakaudit.graph import Node, Parameter, Tensor, WeightSource
 from leakaudit.operators import Operator
@@ -153,7 +153,7 @@ class Parts:
         Raises:
             NotUnderstoodError: The file holds too many of them.
         """
-        if numbers.size > MAX_ELEMENTS or not self.affordable(numbers.size):
+        if numbers.size > MAX_MASK_ELEMENTS or not self.affordable(numbers.size):
             raise NotUnderstoodError("its constants are too large")
         self._elements += numbers.size
         return self.renamed(numbers)
@@ -171,7 +171,7 @@ class Parts:
             return value.numbers
         if value.name not in self._buffers:
             stored = self.archive.tensors.get(value.name)
-            if stored is None or int(np.prod(stored.shape, dtype=float)) > MAX_ELEMENTS:
+            if stored is None or int(np.prod(stored.shape, dtype=float)) > MAX_MASK_ELEMENTS:
                 return None
             try:
                 self._buffers[value.name] = self.archive.load(value.name)

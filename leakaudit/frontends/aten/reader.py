@@ -33,7 +33,8 @@ from leakaudit.frontends.aten.schema import (
     records,
     tensor_names,
 )
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, Value
+from leakaudit.frontends.aten.values import Array, Stored, Value
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.graph import Graph, Node, Parameter, Tensor
 from leakaudit.sandbox.limits import Deadline

@@ -14,25 +14,34 @@ from leakaudit.frontends.onnx.context import Builder
 from leakaudit.frontends.onnx.operators import (
     activation,
     arithmetic,
-    layers,
-    matrix,
+    attention,
+    convolution,
+    dense,
+    embedding,
     normalisation,
-    reduce,
+    pooling,
+    reduction,
     resize,
     selection,
     shape,
 )
 
+FAMILIES: Mapping[str, Mapping[str, Builder]] = {
+    "activation": activation.BUILDERS,
+    "arithmetic": arithmetic.BUILDERS,
+    "attention": attention.BUILDERS,
+    "convolution": convolution.BUILDERS,
+    "dense": dense.BUILDERS,
+    "embedding": embedding.BUILDERS,
+    "normalisation": normalisation.BUILDERS,
+    "pooling": pooling.BUILDERS,
+    "reduction": reduction.BUILDERS,
+    "resize": resize.BUILDERS,
+    "selection": selection.BUILDERS,
+    "shape": shape.BUILDERS,
+}
 OPERATORS: Mapping[str, Builder] = {
-    **activation.BUILDERS,
-    **arithmetic.BUILDERS,
-    **layers.BUILDERS,
-    **matrix.BUILDERS,
-    **normalisation.BUILDERS,
-    **reduce.BUILDERS,
-    **resize.BUILDERS,
-    **selection.BUILDERS,
-    **shape.BUILDERS,
+    name: build for family in FAMILIES.values() for name, build in family.items()
 }
 
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
