@@ -4,71 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from leakaudit.frontends.aten.values import Array, Stored, Value, is_floating
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.graph import Parameter, Tensor
 from leakaudit.operators import Identity, Operator, Scale
 
+if TYPE_CHECKING:
+    from leakaudit.frontends.aten.parts import Parts
+
 Roles = tuple[tuple[str, str], ...]
-
-
-class Sink(Protocol):
-    """Takes what a call needs beyond its own node: nodes before it, and constants."""
-
-    def emit(
-        self,
-        op: Operator,
-        inputs: tuple[str, ...],
-        shape: tuple[int, ...],
-        dtype: str,
-        parameters: Roles = (),
-    ) -> Tensor:
-        """Add a node and return its output.
-
-        Raises:
-            NotUnderstoodError: The operator does not compute this shape.
-        """
-        ...
-
-    def check(
-        self,
-        op: Operator,
-        inputs: tuple[str, ...],
-        parameters: Roles,
-        shapes: tuple[tuple[int, ...], ...],
-    ) -> None:
-        """Refuse an operator that does not compute these output shapes.
-
-        Raises:
-            NotUnderstoodError: It does not.
-        """
-        ...
-
-    def constant(self, numbers: Array) -> Stored:
-        """Add a constant; it becomes a parameter of the graph once a node reads it."""
-        ...
-
-    def numbers(self, value: Stored) -> Array | None:
-        """The content of a constant or of a small buffer, None for anything that is trained."""
-        ...
-
-    def affordable(self, elements: int) -> bool:
-        """Whether constants of so many elements may still be computed."""
-        ...
-
-    def call(self, name: str) -> Call | None:
-        """The call that computed an activation."""
-        ...
-
-    def is_row_major(self, name: str) -> bool:
-        """Whether an activation lies in memory without gaps, in row-major order."""
-        ...
-
-    def is_tensor(self, name: str) -> bool:
-        """Whether this is the name of an activation, not of a parameter."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +44,7 @@ class Call:
         outputs: The tensors it computes.
         read: Whether each output is read by anything.
         stored: What is known of the parameters.
-        sink: Takes further nodes and constants.
+        sink: The graph in making, which takes further nodes and constants.
     """
 
     target: str
@@ -106,7 +52,7 @@ class Call:
     outputs: tuple[Tensor, ...]
     read: tuple[bool, ...]
     stored: Mapping[str, Parameter]
-    sink: Sink
+    sink: Parts
 
     def floating(self) -> str:
         """The dtype of the output, which must be floating: gradients flow through nothing else."""

@@ -35,7 +35,7 @@ class _Weights:
 
 
 class Parts:
-    """Collects the graph; the `Sink` of every call.
+    """Collects the graph; the sink of every call.
 
     Attributes:
         tensors: Activations by name.

@@ -34,19 +34,12 @@ from leakaudit.operators import Unsupported
 
 Builder = Callable[[Call], Layer | tuple[Layer, ...]]
 
+_FILES = (
+    *(activation, arithmetic, attention, convolution, dense, embedding),
+    *(normalisation, pooling, reduction, resize, selection, shape),
+)
 FAMILIES: Mapping[str, Mapping[str, Builder]] = {
-    "activation": activation.BUILDERS,
-    "arithmetic": arithmetic.BUILDERS,
-    "attention": attention.BUILDERS,
-    "convolution": convolution.BUILDERS,
-    "dense": dense.BUILDERS,
-    "embedding": embedding.BUILDERS,
-    "normalisation": normalisation.BUILDERS,
-    "pooling": pooling.BUILDERS,
-    "reduction": reduction.BUILDERS,
-    "resize": resize.BUILDERS,
-    "selection": selection.BUILDERS,
-    "shape": shape.BUILDERS,
+    file.__name__.rpartition(".")[2]: file.BUILDERS for file in _FILES
 }
 BUILDERS: Mapping[str, Builder] = {
     target: build for family in FAMILIES.values() for target, build in family.items()

@@ -152,29 +152,10 @@ def cast(context: Context, node: onnx.NodeProto) -> None:
     context.same(node, x)
 
 
-ELEMENTWISE = {
-    "Abs": "abs",
-    "Acos": "acos",
-    "Acosh": "acosh",
-    "Asin": "asin",
-    "Asinh": "asinh",
-    "Atanh": "atanh",
-    "Ceil": "ceil",
-    "Cos": "cos",
-    "Cosh": "cosh",
-    "Erf": "erf",
-    "Exp": "exp",
-    "Floor": "floor",
-    "Log": "log",
-    "Reciprocal": "reciprocal",
-    "Round": "round",
-    "Sign": "sign",
-    "Sin": "sin",
-    "Sinh": "sinh",
-    "Sqrt": "sqrt",
-    "Tan": "tan",
-}
-
+ELEMENTWISE = (
+    *("Abs", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log", "Reciprocal", "Round"),
+    *("Sign", "Sin", "Sinh", "Sqrt", "Tan", "Acos", "Acosh", "Asin", "Asinh", "Atanh"),
+)
 
 BUILDERS: Mapping[str, Builder] = {
     "Atan": plain(ops.ArcTan()),
@@ -200,5 +181,5 @@ BUILDERS: Mapping[str, Builder] = {
     "Softsign": plain(ops.Softsign()),
     "Swish": swish,
     "Tanh": plain(ops.Tanh()),
-    **{name: plain(ops.Elementwise(function)) for name, function in ELEMENTWISE.items()},
+    **{name: plain(element(name.lower())) for name in ELEMENTWISE},
 }

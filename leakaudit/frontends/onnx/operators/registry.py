@@ -26,19 +26,12 @@ from leakaudit.frontends.onnx.operators import (
     shape,
 )
 
+_FILES = (
+    *(activation, arithmetic, attention, convolution, dense, embedding),
+    *(normalisation, pooling, reduction, resize, selection, shape),
+)
 FAMILIES: Mapping[str, Mapping[str, Builder]] = {
-    "activation": activation.BUILDERS,
-    "arithmetic": arithmetic.BUILDERS,
-    "attention": attention.BUILDERS,
-    "convolution": convolution.BUILDERS,
-    "dense": dense.BUILDERS,
-    "embedding": embedding.BUILDERS,
-    "normalisation": normalisation.BUILDERS,
-    "pooling": pooling.BUILDERS,
-    "reduction": reduction.BUILDERS,
-    "resize": resize.BUILDERS,
-    "selection": selection.BUILDERS,
-    "shape": shape.BUILDERS,
+    file.__name__.rpartition(".")[2]: file.BUILDERS for file in _FILES
 }
 OPERATORS: Mapping[str, Builder] = {
     name: build for family in FAMILIES.values() for name, build in family.items()
