@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Foreign package -> the files that may touch it; a trailing slash names a folder.
 TORCH = ("equations/", "solvers/", "execute/", "attack/", "confirm/", "bench/")
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "torch": (*TORCH, "frontends/aten/module.py"),
+    "torch": (*TORCH, "frontends/aten/module.py", "frontends/aten/live.py"),
     "onnxruntime": ("confirm/onnxruntime_helper.py",),
     "onnx": ("frontends/onnx/",),
     "google": ("frontends/onnx/",),  # protobuf

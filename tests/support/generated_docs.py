@@ -74,11 +74,10 @@ def rules_table() -> str:
 def coverage_table() -> str:
     """The operators that each format's frontend understands."""
     rows = [
-        f"| {line.operator.__name__} | {', '.join(line.onnx) or '-'} | "
-        f"{', '.join(line.aten) or '-'} |"
+        f"| {line.family} | {', '.join(line.onnx) or '-'} | {', '.join(line.aten) or '-'} |"
         for line in coverage()
     ]
-    return "| operator | ONNX | ATen |\n|---|---|---|\n" + "\n".join(rows)
+    return "| family | ONNX | ATen |\n|---|---|---|\n" + "\n".join(rows)
 
 
 def commands() -> dict[tuple[str, ...], click.Command]:

@@ -12,19 +12,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.aten.schema import (
-    DTYPES,
-    EXPORT_REMEDY,
-    FormatError,
-    dtype_name,
-    field,
-)
+from leakaudit.frontends.aten.schema import DTYPES, EXPORT_REMEDY, FormatError, dtype_name, field
 from leakaudit.frontends.aten.zip import ZIP_ERRORS, open_zip
 from leakaudit.frontends.interface import require_shape
 from leakaudit.sandbox.limits import Limits
@@ -49,6 +43,29 @@ class StoredTensor:
     strides: tuple[int, ...]
     offset: int
     pickled: bool
+
+
+class Program(Protocol):
+    """What the reader walks: an exported program in the words of torch's export schema.
+
+    Attributes:
+        target: The program as the user named it, for messages.
+        tensors: Stored weights and constants by fully qualified name.
+    """
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def tensors(self) -> Mapping[str, StoredTensor]: ...
+
+    def program(self) -> dict[str, Any]:
+        """The `ExportedProgram` record; raises FormatError or AuditError."""
+        ...
+
+    def load(self, name: str) -> npt.NDArray[Any]:
+        """A stored tensor as an array of its own; raises AuditError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +107,8 @@ class Archive:
         Raises:
             AuditError: It is missing, pickled, damaged, or of a dtype numpy cannot hold.
         """
-        stored = self.tensors.get(name)
-        if stored is None:
-            raise AuditError(
-                self.target, f"the archive holds no numbers for {name!r}", EXPORT_REMEDY
-            )
-        if stored.pickled:
-            raise AuditError(
-                self.target,
-                f"the tensor {name!r} is stored as a pickle (a tensor subclass), "
-                "which is never unpickled",
-                "replace it by a plain torch.nn.Parameter before torch.export.save",
-            )
-        dtype = self._numpy_dtype(stored.dtype, name)
+        stored = readable(self.target, self.tensors, name)
+        dtype = numpy_dtype(self.target, name, stored.dtype)
         try:
             with open_zip(self.source, self.target, self.limits) as archive:
                 data = _read(archive, stored.member)
@@ -110,23 +116,46 @@ class Archive:
         except FormatError as error:
             raise AuditError(self.target, f"tensor {name!r}: {error}", EXPORT_REMEDY) from error
 
-    def _numpy_dtype(self, dtype: str, name: str) -> np.dtype[Any]:
-        if dtype == "complex32":
-            raise AuditError(
-                self.target, f"the tensor {name!r} is complex32", "store it as complex64"
-            )
-        if dtype not in _ITEM_BYTES:
-            return np.dtype(dtype)
-        try:
-            import ml_dtypes
-        except ImportError as error:
-            raise AuditError(
-                self.target,
-                f"the tensor {name!r} is {dtype}, which numpy alone cannot hold",
-                "pip install ml_dtypes",
-            ) from error
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
-        return found
+
+def readable(target: str, tensors: Mapping[str, StoredTensor], name: str) -> StoredTensor:
+    """Where a tensor lies whose numbers can be read.
+
+    Raises:
+        AuditError: It is missing, or pickled.
+    """
+    stored = tensors.get(name)
+    if stored is None:
+        raise AuditError(target, f"the archive holds no numbers for {name!r}", EXPORT_REMEDY)
+    if stored.pickled:
+        raise AuditError(
+            target,
+            f"the tensor {name!r} is stored as a pickle (a tensor subclass), "
+            "which is never unpickled",
+            "replace it by a plain torch.nn.Parameter before torch.export.save",
+        )
+    return stored
+
+
+def numpy_dtype(target: str, name: str, dtype: str) -> np.dtype[Any]:
+    """The numpy dtype that holds a stored tensor.
+
+    Raises:
+        AuditError: There is none, or a package that adds it is missing.
+    """
+    if dtype == "complex32":
+        raise AuditError(target, f"the tensor {name!r} is complex32", "store it as complex64")
+    if dtype not in _ITEM_BYTES:
+        return np.dtype(dtype)
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise AuditError(
+            target,
+            f"the tensor {name!r} is {dtype}, which numpy alone cannot hold",
+            "pip install ml_dtypes",
+        ) from error
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
+    return found
 
 
 def open_archive(target: str, source: Path | bytes, limits: Limits) -> Archive:

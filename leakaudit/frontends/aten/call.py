@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, Value
+from leakaudit.frontends.aten.values import Array, Stored, Value, is_floating
+from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.graph import Parameter, Tensor
-from leakaudit.operators import Identity, Operator
+from leakaudit.operators import Identity, Operator, Scale
+
+if TYPE_CHECKING:
+    from leakaudit.frontends.aten.parts import Parts
 
 Roles = tuple[tuple[str, str], ...]
-
-
-class Sink(Protocol):
-    """Takes what a call needs beyond its own node: nodes before it, and constants."""
-
-    def emit(
-        self,
-        op: Operator,
-        inputs: tuple[str, ...],
-        shape: tuple[int, ...],
-        dtype: str,
-        parameters: Roles = (),
-    ) -> Tensor:
-        """Add a node and return its output.
-
-        Raises:
-            NotUnderstoodError: The operator does not compute this shape.
-        """
-        ...
-
-    def check(
-        self,
-        op: Operator,
-        inputs: tuple[str, ...],
-        parameters: Roles,
-        shapes: tuple[tuple[int, ...], ...],
-    ) -> None:
-        """Refuse an operator that does not compute these output shapes.
-
-        Raises:
-            NotUnderstoodError: It does not.
-        """
-        ...
-
-    def constant(self, numbers: Array) -> Stored:
-        """Add a constant; it becomes a parameter of the graph once a node reads it."""
-        ...
-
-    def numbers(self, value: Stored) -> Array | None:
-        """The content of a constant or of a small buffer, None for anything that is trained."""
-        ...
-
-    def affordable(self, elements: int) -> bool:
-        """Whether constants of so many elements may still be computed."""
-        ...
-
-    def call(self, name: str) -> Call | None:
-        """The call that computed an activation."""
-        ...
-
-    def is_row_major(self, name: str) -> bool:
-        """Whether an activation lies in memory without gaps, in row-major order."""
-        ...
-
-    def is_tensor(self, name: str) -> bool:
-        """Whether this is the name of an activation, not of a parameter."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +44,7 @@ class Call:
         outputs: The tensors it computes.
         read: Whether each output is read by anything.
         stored: What is known of the parameters.
-        sink: Takes further nodes and constants.
+        sink: The graph in making, which takes further nodes and constants.
     """
 
     target: str
@@ -105,7 +52,14 @@ class Call:
     outputs: tuple[Tensor, ...]
     read: tuple[bool, ...]
     stored: Mapping[str, Parameter]
-    sink: Sink
+    sink: Parts
+
+    def floating(self) -> str:
+        """The dtype of the output, which must be floating: gradients flow through nothing else."""
+        dtype = self.output.dtype
+        if not is_floating(dtype):
+            raise NotUnderstoodError(f"it computes with data of type {dtype}")
+        return dtype
 
     @property
     def output(self) -> Tensor:
@@ -147,6 +101,11 @@ class Call:
         """The content of the argument, which must follow from the file alone."""
         return self.numbers_of(self.arguments.get(name), name)
 
+    def numbers_or_none(self, name: str) -> Array | None:
+        """As `numbers`, None where the argument is computed or a plain number."""
+        value = self.arguments.get(name)
+        return self.sink.numbers(value) if isinstance(value, Stored) else None
+
     def numbers_of(self, value: Value, name: str) -> Array:
         """As `numbers`, of one member of a list argument."""
         found = self.sink.numbers(value) if isinstance(value, Stored) else None
@@ -164,6 +123,17 @@ class Call:
         """Add a node before this call's own, of its dtype."""
         names = tuple(tensor.name for tensor in inputs)
         return self.sink.emit(op, names, shape, self.outputs[0].dtype, parameters)
+
+    def scaled(self, x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
+        """factor · x + offset before this call's own node, which is x itself for 1 and 0."""
+        if (factor, offset) == (1, 0):
+            return x
+        return self.computed(affine(x, factor, offset), x.shape)
+
+    def computed(self, layer: Layer, shape: tuple[int, ...]) -> Tensor:
+        """What a layer gives that stands before this call's own node."""
+        dtype = self.outputs[0].dtype
+        return self.sink.emit(layer.op, layer.inputs, shape, dtype, layer.parameters)
 
     # --- stored numbers -------------------------------------------------------------------------
 
@@ -251,16 +221,26 @@ class Call:
         return value
 
 
+Builder = Callable[[Call], Layer]
+
+
+def same(x: Tensor, *outputs: Tensor) -> Layer:
+    """x itself."""
+    return Layer(Identity(), (x.name,), outputs=outputs)
+
+
+def affine(x: Tensor, factor: float, offset: float = 0.0, *outputs: Tensor) -> Layer:
+    """factor · x + offset."""
+    return Layer(Scale(factor, offset), (x.name,), outputs=outputs)
+
+
 def normal_axis(axis: int, axes: int) -> int:
     """Count an axis from the first, as torch does: a number has one axis of its own.
 
     Raises:
         NotUnderstoodError: There is no such axis.
     """
-    found = axis + max(axes, 1) if axis < 0 else axis
-    if not 0 <= found < max(axes, 1):
-        raise NotUnderstoodError(f"its axis {axis} does not exist")
-    return found
+    return axis_of(axis, max(axes, 1))
 
 
 def spread(values: tuple[int, ...], axes: int, name: str) -> tuple[int, ...]:

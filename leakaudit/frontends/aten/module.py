@@ -1,41 +1,38 @@
-"""Live `nn.Module` objects, named as `package.module:callable` or `path/file.py:callable` -> Graph.
+"""Live `nn.Module` objects -> Graph, by name or as they are.
 
-The only frontend that runs the user's code, and only because the user named it. The module goes
-through `torch.export` into an archive in memory, and from there the way of every `.pt2` file.
+The module goes through `torch.export`, and from there the way of every `.pt2` file, except that
+nothing is written: its weights are read where they lie.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import io
 import logging
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from leakaudit.errors import AuditError
+from leakaudit.errors import AuditError, UsageError
 from leakaudit.frontends.aten import reader as pt2_model
+from leakaudit.frontends.aten.target import TARGET_REMEDY, call, find, imported, last_line
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 
 if TYPE_CHECKING:
     import torch
 
-_TARGET_REMEDY = "name it as package.module:callable or path/file.py:callable"
 _SHAPE_REMEDY = (
     "give `--input-shape 1,3,32,32` (several inputs: `name=shape`), "
     "or set `input_shape` or `example_inputs` on the module"
 )
 _SWITCHED = "the module was in training mode; audited in evaluation mode"
-_MAX_REASON = 300
+
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def load(target: str, options: LoadOptions) -> Graph:
@@ -48,6 +45,43 @@ def load(target: str, options: LoadOptions) -> Graph:
     Raises:
         AuditError: torch is missing, the user's code or the export fails, or no shape is known.
     """
+    _require_torch(target)
+    location, separator, attribute = target.rpartition(":")
+    if not separator or not location or not attribute:
+        raise AuditError(target, "it names no callable", TARGET_REMEDY)
+    # Results go to stdout, so what the user's code prints must not.
+    with contextlib.redirect_stdout(sys.stderr), imported(target, location) as namespace:
+        return _read(target, _subject(target, find(target, namespace, attribute)), options)
+
+
+def load_module(model: torch.nn.Module, inputs: Any, options: LoadOptions, name: str = "") -> Graph:
+    """Export a module in evaluation mode, and read the result; the module stays as it was.
+
+    Args:
+        model: The module. Its weights are not copied: the graph loads what they hold then.
+        inputs: Example inputs of `forward`: a tensor, a tuple of tensors, a mapping of its
+            keywords to tensors, or the shape of one float32 input as a tuple of integers. Only
+            shapes and dtypes matter. None: the shapes of the options, else the module's attribute
+            `example_inputs` or `input_shape`.
+        options: As for files; its shapes and batch size override those of the inputs.
+        name: What stands for the module in the graph and in messages; its class by default.
+
+    Raises:
+        AuditError: The export fails, no shape is known, or the module is above a limit.
+        UsageError: `inputs` is something else.
+    """
+    target = name or type(model).__name__
+    _require_torch(target)
+    if inputs is not None and not _is_shape(inputs) and not _holds_tensor(inputs):
+        raise UsageError(
+            f"the inputs of {target} hold no tensor: give a tensor, a tuple of tensors, a mapping "
+            "of keywords to tensors, or the shape of one input"
+        )
+    with contextlib.redirect_stdout(sys.stderr):
+        return _read(target, _with_inputs(_holding(target, model, model), inputs), options)
+
+
+def _require_torch(target: str) -> None:
     try:
         importlib.import_module("torch")
     except ImportError as error:
@@ -56,52 +90,6 @@ def load(target: str, options: LoadOptions) -> Graph:
             "a live module needs torch, which is not installed",
             "pip install 'leakaudit[confirm]'",
         ) from error
-    location, separator, attribute = target.rpartition(":")
-    if not separator or not location or not attribute:
-        raise AuditError(target, "it names no callable", _TARGET_REMEDY)
-    # Results go to stdout, so what the user's code prints must not.
-    with contextlib.redirect_stdout(sys.stderr), _imported(target, location) as namespace:
-        found = _found(target, namespace, attribute)
-        subject = _subject(target, found)
-        arguments = _arguments(target, subject, options)
-        switched = _differs_in_training(subject.module)
-        with _evaluating(subject.module), _silent():
-            data = _export(target, subject.module, arguments)
-    # The shapes are decided; what remains for the reader is which parameters are frozen.
-    graph = pt2_model.load_bytes(
-        data, target, replace(options, input_shapes={}, batch_size=None), file_format="module"
-    )
-    return replace(graph, notes=(*graph.notes, _SWITCHED)) if switched else graph
-
-
-def load_module(model: torch.nn.Module, inputs: Any, options: LoadOptions, name: str = "") -> Graph:
-    """Export a module in evaluation mode, and read the result; the module stays as it was.
-
-    Args:
-        model: The module.
-        inputs: Example inputs of `forward`: a tensor, a tuple of tensors, or a mapping of its
-            keywords to tensors. None: the shapes of the options, else the module's attribute
-            `example_inputs` or `input_shape`.
-        options: As for files; its shapes and batch size override those of the inputs.
-        name: What stands for the module in the graph and in messages; its class by default.
-
-    Raises:
-        AuditError: The export fails, or no shape is known.
-    """
-    target = name or type(model).__name__
-    subject = _subject(target, model)
-    if isinstance(inputs, Mapping):
-        subject = replace(subject, example_inputs=None, keywords=dict(inputs))
-    elif inputs is not None:
-        subject = replace(subject, example_inputs=_as_inputs(inputs))
-    arguments = _arguments(target, subject, options)
-    switched = _differs_in_training(model)
-    with _evaluating(model), _silent():
-        data = _export(target, model, arguments)
-    graph = pt2_model.load_bytes(
-        data, target, replace(options, input_shapes={}, batch_size=None), file_format="module"
-    )
-    return replace(graph, notes=(*graph.notes, _SWITCHED)) if switched else graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +97,73 @@ class _Subject:
     """The module, and what it or its factory says of its inputs."""
 
     module: torch.nn.Module
-    example_inputs: tuple[Any, ...] | None
-    input_shape: tuple[int, ...] | None
+    example_inputs: tuple[Any, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _read(target: str, subject: _Subject, options: LoadOptions) -> Graph:
+    arguments = _arguments(target, subject, options)
+    switched = _differs_in_training(subject.module)
+    with _evaluating(subject.module), _silent():
+        graph = _exported(target, subject.module, arguments, options)
+    return replace(graph, notes=(*graph.notes, _SWITCHED)) if switched else graph
+
+
+def _subject(target: str, found: Any) -> _Subject:
+    import torch
+
+    made = found if isinstance(found, torch.nn.Module) else call(target, found)
+    example: Any = None
+    if isinstance(made, tuple) and len(made) == 2:
+        made, example = made
+    if not isinstance(made, torch.nn.Module):
+        raise AuditError(
+            target,
+            f"it returns a {type(made).__name__}, not an nn.Module",
+            "return the module, or (module, example_inputs)",
+        )
+    subject = _holding(target, made, found)
+    return subject if example is None else _with_inputs(subject, example)
+
+
+def _holding(target: str, module: torch.nn.Module, found: Any) -> _Subject:
+    """The module with the inputs that it, or else what made it, states as attributes."""
+
+    def stated(attribute: str) -> Any:
+        values = (getattr(holder, attribute, None) for holder in (module, found))
+        return next((value for value in values if value is not None), None)
+
+    example = stated("example_inputs")
+    subject = _Subject(module, input_shape=_as_shape(target, stated("input_shape")))
+    return subject if example is None else _with_inputs(subject, example)
+
+
+def _with_inputs(subject: _Subject, inputs: Any) -> _Subject:
+    """The module with example inputs, in any of the forms in which they may be given."""
+    if inputs is None:
+        return subject
+    if isinstance(inputs, Mapping):
+        return replace(subject, example_inputs=None, keywords=dict(inputs))
+    if not isinstance(inputs, tuple | list):
+        return replace(subject, example_inputs=(inputs,), keywords={})
+    if _is_shape(inputs):
+        return replace(subject, example_inputs=None, keywords={}, input_shape=tuple(inputs))
+    return replace(subject, example_inputs=tuple(inputs), keywords={})
+
+
+def _is_shape(inputs: Any) -> bool:
+    return isinstance(inputs, tuple | list) and bool(inputs) and {*map(type, inputs)} == {int}
+
+
+def _holds_tensor(inputs: Any) -> bool:
+    import torch
+
+    if isinstance(inputs, Mapping):
+        return _holds_tensor(tuple(inputs.values()))
+    if isinstance(inputs, tuple | list):
+        return any(map(_holds_tensor, inputs))
+    return isinstance(inputs, torch.Tensor)
 
 
 @contextlib.contextmanager
@@ -131,112 +183,6 @@ def _silent() -> Iterator[None]:
         logging.disable(disabled)
 
 
-@contextlib.contextmanager
-def _imported(target: str, location: str) -> Iterator[ModuleType]:
-    """Import a file or a module; its folder stays importable as long as its code runs."""
-    is_file = location.endswith(".py")
-    if is_file and not Path(location).is_file():
-        raise AuditError(target, "there is no such file", "check the path")
-    folder = str(Path(location).resolve().parent if is_file else Path.cwd())
-    before = set(sys.modules)
-    sys.path.insert(0, folder)
-    # A module may have been written since this process last looked.
-    importlib.invalidate_caches()
-    try:
-        try:
-            namespace = _execute(location) if is_file else importlib.import_module(location)
-        # The user's code is arbitrary: whatever it raises, SystemExit included, is about the
-        # target and not about this tool.
-        except (Exception, SystemExit) as error:
-            raise AuditError(
-                target, f"importing it failed ({_last_line(error)})", "check that it imports"
-            ) from error
-        yield namespace
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
-        if is_file:
-            # Two targets may each have a neighbour `model.py`; the second must find its own.
-            for name in set(sys.modules) - before:
-                origin = getattr(sys.modules[name], "__file__", None)
-                if origin and Path(origin).resolve().is_relative_to(folder):
-                    del sys.modules[name]
-
-
-def _execute(location: str) -> ModuleType:
-    path = Path(location).resolve()
-    name = f"_leakaudit_target_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} is not a Python file")
-    namespace = importlib.util.module_from_spec(spec)
-    # Dataclasses and torch look a class's module up by name while it is being defined.
-    sys.modules[name] = namespace
-    spec.loader.exec_module(namespace)
-    return namespace
-
-
-def _found(target: str, namespace: ModuleType, attribute: str) -> Any:
-    found: Any = namespace
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise AuditError(
-                target, f"it has no attribute {attribute!r}", _TARGET_REMEDY
-            ) from error
-    return found
-
-
-def _subject(target: str, found: Any) -> _Subject:
-    import torch
-
-    made = found
-    if not isinstance(found, torch.nn.Module):
-        if not callable(found):
-            raise AuditError(
-                target,
-                f"it is a {type(found).__name__}, not an nn.Module or a callable that returns one",
-                _TARGET_REMEDY,
-            )
-        try:
-            made = found()
-        # User code again: see `_imported`.
-        except (Exception, SystemExit) as error:
-            raise AuditError(
-                target,
-                f"calling it without arguments failed ({_last_line(error)})",
-                "name a function without parameters that returns the module",
-            ) from error
-    example: Any = None
-    if isinstance(made, tuple) and len(made) == 2:
-        made, example = made
-    if not isinstance(made, torch.nn.Module):
-        raise AuditError(
-            target,
-            f"it returns a {type(made).__name__}, not an nn.Module",
-            "return the module, or (module, example_inputs)",
-        )
-    for holder in (made, found):
-        if example is None:
-            example = getattr(holder, "example_inputs", None)
-    shape = next(
-        (
-            value
-            for holder in (made, found)
-            if (value := getattr(holder, "input_shape", None)) is not None
-        ),
-        None,
-    )
-    return _Subject(made, _as_inputs(example), _as_shape(target, shape))
-
-
-def _as_inputs(example: Any) -> tuple[Any, ...] | None:
-    if example is None:
-        return None
-    return tuple(example) if isinstance(example, tuple | list) else (example,)
-
-
 def _as_shape(target: str, shape: Any) -> tuple[int, ...] | None:
     if shape is None:
         return None
@@ -246,8 +192,8 @@ def _as_shape(target: str, shape: Any) -> tuple[int, ...] | None:
         raise AuditError(target, "its input_shape is not a list of sizes", _SHAPE_REMEDY) from error
 
 
-def _arguments(target: str, subject: _Subject, options: LoadOptions) -> inspect.BoundArguments:
-    """The tensors to export with, bound to the parameters of `forward`."""
+def _arguments(target: str, subject: _Subject, options: LoadOptions) -> _Arguments:
+    """The arguments to export with: what came by keyword is passed by keyword."""
     signature = inspect.signature(subject.module.forward)
     try:
         bound = signature.bind_partial(*(subject.example_inputs or ()), **subject.keywords)
@@ -260,9 +206,9 @@ def _arguments(target: str, subject: _Subject, options: LoadOptions) -> inspect.
         for name, parameter in signature.parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
-    shapes = _shapes(target, names, subject, options, bool(bound.arguments))
-    arguments = bound.arguments
-    for name, shape in shapes.items():
+    # Keywords that only a `**kwargs` takes count like those with a parameter of their own.
+    arguments = dict(subject.keywords) or bound.arguments
+    for name, shape in _shapes(target, names, subject, options, bool(arguments)).items():
         arguments[name] = _zeros(target, subject.module, shape, arguments.get(name))
     missing = [
         name
@@ -273,7 +219,7 @@ def _arguments(target: str, subject: _Subject, options: LoadOptions) -> inspect.
         listed = ", ".join(missing) or "its input"
         raise AuditError(target, f"no input shape is known for {listed}", _SHAPE_REMEDY)
     _set_batch(arguments, options.batch_size)
-    return bound
+    return ((), arguments) if subject.keywords else (bound.args, bound.kwargs)
 
 
 def _shapes(
@@ -306,7 +252,7 @@ def _zeros(target: str, module: torch.nn.Module, shape: tuple[int, ...], like: A
         )
     except (RuntimeError, TypeError) as error:
         raise AuditError(
-            target, f"no tensor of shape {shape} can be made ({_last_line(error)})", _SHAPE_REMEDY
+            target, f"no tensor of shape {shape} can be made ({last_line(error)})", _SHAPE_REMEDY
         ) from error
 
 
@@ -363,27 +309,24 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             child.training = training
 
 
-def _export(target: str, module: torch.nn.Module, arguments: inspect.BoundArguments) -> bytes:
+def _exported(
+    target: str, module: torch.nn.Module, arguments: _Arguments, options: LoadOptions
+) -> Graph:
     import torch
 
+    from leakaudit.frontends.aten.live import live_program
+
     try:
-        program = torch.export.export(module, arguments.args, arguments.kwargs, strict=False)
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
+        program = torch.export.export(module, *arguments, strict=False)
+        live = live_program(target, program, options.limits)
+    except AuditError:
+        raise
     # `forward` is the user's code, and torch.export raises whatever it meets there.
     except (Exception, SystemExit) as error:
         raise AuditError(
             target,
-            f"torch.export failed ({_last_line(error)})",
+            f"torch.export failed ({last_line(error)})",
             "check the input shape, or export it yourself and audit the .pt2 file",
         ) from error
-    return buffer.getvalue()
-
-
-def _last_line(error: BaseException) -> str:
-    """The line of a traceback that names the exception, cut to a readable length."""
-    lines = "".join(traceback.format_exception_only(error)).splitlines()
-    # A message of several lines says most in its first; a SyntaxError says it in its last.
-    chosen = lines[-1] if isinstance(error, SyntaxError) else lines[0]
-    text = " ".join(chosen.split())
-    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+    # The shapes are decided; what remains for the reader is which parameters are frozen.
+    return pt2_model.load_program(live, replace(options, input_shapes={}, batch_size=None))

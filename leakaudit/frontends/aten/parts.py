@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.aten.archive import Archive
+from leakaudit.frontends.aten.archive import Program
 from leakaudit.frontends.aten.call import Call, Roles
-from leakaudit.frontends.aten.folding.arrays import MAX_ELEMENTS
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored
+from leakaudit.frontends.aten.values import Array, Stored
+from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import layer_name
 from leakaudit.graph import Node, Parameter, Tensor, WeightSource
 from leakaudit.operators import Operator
@@ -24,7 +24,7 @@ _MAX_TOTAL = 2**26
 class _Weights:
     """Stored numbers from the archive, and the constants that follow from it."""
 
-    archive: Archive
+    archive: Program
     constants: Mapping[str, Array]
 
     def load(self, name: str) -> Array:
@@ -34,7 +34,7 @@ class _Weights:
 
 
 class Parts:
-    """Collects the graph; the `Sink` of every call.
+    """Collects the graph; the sink of every call.
 
     Attributes:
         tensors: Activations by name.
@@ -45,7 +45,7 @@ class Parts:
         fixed: Names of the buffers and constants of the archive, which no training changes.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Program) -> None:
         self.archive = archive
         self.tensors: dict[str, Tensor] = {}
         self.parameters: dict[str, Parameter] = {}
@@ -162,7 +162,7 @@ class Parts:
         Raises:
             NotUnderstoodError: The file holds too many of them.
         """
-        if numbers.size > MAX_ELEMENTS or not self.affordable(numbers.size):
+        if numbers.size > MAX_MASK_ELEMENTS or not self.affordable(numbers.size):
             raise NotUnderstoodError("its constants are too large")
         self._elements += numbers.size
         return self.renamed(numbers)
@@ -180,7 +180,7 @@ class Parts:
             return value.numbers
         if value.name not in self._buffers:
             stored = self.archive.tensors.get(value.name)
-            if stored is None or int(np.prod(stored.shape, dtype=float)) > MAX_ELEMENTS:
+            if stored is None or int(np.prod(stored.shape, dtype=float)) > MAX_MASK_ELEMENTS:
                 return None
             try:
                 self._buffers[value.name] = self.archive.load(value.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from leakaudit.frontends.aten import (
     subgraph as pt2_subgraph,
     views as pt2_views,
 )
-from leakaudit.frontends.aten.archive import Archive, open_archive
+from leakaudit.frontends.aten.archive import Program, open_archive
 from leakaudit.frontends.aten.arguments import read_argument
 from leakaudit.frontends.aten.call import Call, Layer
 from leakaudit.frontends.aten.folding import fold as pt2_fold
@@ -33,7 +33,8 @@ from leakaudit.frontends.aten.schema import (
     records,
     tensor_names,
 )
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, Value
+from leakaudit.frontends.aten.values import Array, Stored, Value
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.graph import Graph, Node, Parameter, Tensor
 from leakaudit.sandbox.limits import Deadline
@@ -51,22 +52,33 @@ def load(path: str, options: LoadOptions) -> Graph:
     foreign = describe_foreign(path, options.limits)
     if foreign is not None:
         raise AuditError(path, *foreign)
-    return _read(path, Path(path), options, "pt2")
+    return _read(path, options, "pt2", lambda: open_archive(path, Path(path), options.limits))
 
 
-def load_bytes(data: bytes, name: str, options: LoadOptions, file_format: str = "pt2") -> Graph:
+def load_bytes(data: bytes, name: str, options: LoadOptions) -> Graph:
     """Read an export archive from memory; `name` stands for it in the graph and in messages.
 
     Raises:
         AuditError: As for `load`.
     """
-    return _read(name, data, options, file_format)
+    return _read(name, options, "pt2", lambda: open_archive(name, data, options.limits))
 
 
-def _read(target: str, source: Path | bytes, options: LoadOptions, file_format: str) -> Graph:
+def load_program(program: Program, options: LoadOptions) -> Graph:
+    """Read the program of a live module.
+
+    Raises:
+        AuditError: As for `load`.
+    """
+    return _read(program.target, options, "module", lambda: program)
+
+
+def _read(
+    target: str, options: LoadOptions, file_format: str, opened: Callable[[], Program]
+) -> Graph:
     try:
         deadline = options.limits.start(target)
-        archive = open_archive(target, source, options.limits)
+        archive = opened()
         program = archive.program()
         version = field(field(program, "schema_version", dict), "major", int)
         if version != _SCHEMA_MAJOR:
@@ -88,7 +100,7 @@ class _Reader:
     """Walks the calls of one program in order; `values` maps a name to what it now stands for."""
 
     def __init__(
-        self, archive: Archive, program: dict[str, Any], options: LoadOptions, deadline: Deadline
+        self, archive: Program, program: dict[str, Any], options: LoadOptions, deadline: Deadline
     ) -> None:
         module = field(program, "graph_module", dict)
         self.archive = archive

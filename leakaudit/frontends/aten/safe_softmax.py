@@ -10,10 +10,9 @@ import math
 
 import numpy as np
 
-from leakaudit.frontends.aten.call import Call, Layer
+from leakaudit.frontends.aten.call import Call, Layer, same
 from leakaudit.frontends.aten.values import Stored
 from leakaudit.graph import Tensor
-from leakaudit.operators import Identity
 
 _SOFTMAXES = ("aten._softmax.default", "aten.softmax.int")
 _TESTS = ("aten.logical_not.default", "aten.any.dim", "aten.logical_not.default")
@@ -38,7 +37,7 @@ def safe_softmax(call: Call) -> Layer | None:
         return None
     if test.arguments.get("other") != -math.inf or _hides_a_row(call, _call(call, scores)):
         return None
-    return Layer(Identity(), (guarded.name,))
+    return same(guarded)
 
 
 def _call(call: Call, value: object) -> Call | None:

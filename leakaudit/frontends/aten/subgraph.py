@@ -13,7 +13,8 @@ from leakaudit.frontends.aten.arguments import read_argument
 from leakaudit.frontends.aten.call import Call
 from leakaudit.frontends.aten.folding import fold as pt2_fold
 from leakaudit.frontends.aten.schema import dtype_name, field, records, tensor_names
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, Value
+from leakaudit.frontends.aten.values import Array, Stored, Value
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
 
 _RUN_ONCE = ("higher_order.wrap_with_set_grad_enabled", "higher_order.wrap_with_autocast")

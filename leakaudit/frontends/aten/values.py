@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
 
 Array = npt.NDArray[Any]
-
-
-class NotUnderstoodError(Exception):
-    """A builder cannot express this call; the text is the reason that the user reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +97,10 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     except (ImportError, AttributeError) as error:
         raise NotUnderstoodError(f"numpy has no {name}") from error
     return found
+
+
+def number_of(value: Value) -> float | None:
+    """A plain number as such, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from leakaudit.frontends.aten.call import Call, normal_axis
-from leakaudit.frontends.aten.values import NotUnderstoodError, Stored, is_floating
+from leakaudit.frontends.aten.values import Stored, is_floating
+from leakaudit.frontends.build import NotUnderstoodError
 
 COPIES = (
     "aten.alias.default",

@@ -10,20 +10,20 @@ from functools import partial
 import numpy as np
 import onnx
 
+from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.frontends.onnx.constants import FLOATS, MAX_FOLDED_ELEMENTS
 from leakaudit.frontends.onnx.draft import Draft
-from leakaudit.frontends.onnx.node import NotUnderstoodError, kind, own_name, reads
+from leakaudit.frontends.onnx.node import kind, own_name, reads
 from leakaudit.frontends.onnx.parameters import Origins
 from leakaudit.frontends.onnx.scan import Scan
 from leakaudit.frontends.onnx.shapes import ShapeInference
 from leakaudit.frontends.onnx.weights import OnnxWeights
 from leakaudit.graph import Node, Parameter, Tensor
-from leakaudit.operators import Operator, Unsupported
+from leakaudit.operators import Identity, Operator, Scale, Unsupported
 
 Builder = Callable[["Context", onnx.NodeProto], None]
 
-MAX_MASK_ELEMENTS = 2**24  # 4096 tokens that attend to as many
 # What may be moved about. Arithmetic, and all that gradients flow through, is floating.
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
 
@@ -324,6 +324,22 @@ class Context:
         own = f"{self._names[tuple(node.output)]}/{what}"
         self._make(own, op, inputs, [made], parameters, kind(node))
         return name
+
+    def same(self, node: onnx.NodeProto, x: str) -> None:
+        """Make the node that gives x itself."""
+        self.layer(node, Identity(), (x,))
+
+    def affine(self, node: onnx.NodeProto, x: str, factor: float, offset: float = 0.0) -> None:
+        """Make the node that gives factor · x + offset."""
+        self.layer(node, Scale(factor, offset), (x,))
+
+    def scaled(
+        self, node: onnx.NodeProto, what: str, x: str, factor: float, offset: float = 0.0
+    ) -> str:
+        """factor · x + offset on the way to the output, which is x itself for 1 and 0."""
+        if (factor, offset) == (1, 0):
+            return x
+        return self.step(node, what, Scale(factor, offset), (x,), self.shape(x))
 
     def new_constant(self, node: onnx.NodeProto, what: str, array: np.ndarray) -> str:
         """Numbers that the file states in another way, as a parameter that is not trained."""

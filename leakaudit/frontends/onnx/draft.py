@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.interface import layer_name
-from leakaudit.frontends.onnx.node import NotUnderstoodError
 from leakaudit.frontends.onnx.weights import OnnxWeights
 from leakaudit.graph import Node, Parameter, Tensor
 

@@ -36,16 +36,25 @@ def read_model(path: str, limits: Limits) -> onnx.ModelProto:
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
+    require_network(path, model)
+    return model
+
+
+def require_network(target: str, model: onnx.ModelProto) -> None:
+    """Refuse a model without nodes, and one of an opset that meant something else.
+
+    Raises:
+        AuditError: It is one.
+    """
     if not model.HasField("graph") or not model.graph.node:
-        raise AuditError(path, "it holds no network", "export the model again")
+        raise AuditError(target, "it holds no network", "export the model again")
     version = default_opset(model)
     if version < OLDEST_OPSET:
         raise AuditError(
-            path,
+            target,
             f"it uses opset {version}, and leakaudit reads {OLDEST_OPSET} and later",
             "convert it with onnx.version_converter.convert_version(model, 13)",
         )
-    return model
 
 
 def default_opset(model: onnx.ModelProto) -> int:

@@ -49,6 +49,23 @@ def require_limits(path: str, model: onnx.ModelProto, limits: Limits) -> None:
     limits.require("external_bytes", external, path, "the size of its external data")
 
 
+def require_own_numbers(target: str, model: onnx.ModelProto) -> None:
+    """Refuse a model in memory whose numbers stand in files: it lies in no folder of its own.
+
+    Raises:
+        AuditError: A tensor's data are external.
+    """
+    for _, tensors, _ in _levels(model):
+        for tensor in tensors:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                raise AuditError(
+                    target,
+                    f"the numbers of {tensor.name!r} are in a file, and a model in memory has no "
+                    "folder in which to look for it",
+                    "save it with onnx.save_model(model, 'model.onnx') and audit that file",
+                )
+
+
 def external_file(path: str, tensor: str, location: str) -> Path:
     """Where external data lie. The model must not make us read anything outside its folder.
 

@@ -42,6 +42,7 @@ class OnnxNative:
 
     def __init__(self, target: str, limits: Limits) -> None:
         self._target = target
+        self._answers: dict[tuple[bytes, ...], dict[str, onnx.TypeProto] | NativeError] = {}
         try:
             self._helper = Helper(_WORKER, ("onnx",), limits)
         except HelperDied as error:
@@ -68,28 +69,50 @@ class OnnxNative:
         data: Mapping[str, np.ndarray],
         opsets: Mapping[str, int],
     ) -> dict[str, onnx.TypeProto]:
-        """The types of a node's outputs from those of its inputs and the numbers among them."""
-        parts = [
+        """The types of a node's outputs from those of its inputs and the numbers among them.
+
+        Networks repeat themselves: nodes that differ in nothing but names are asked about once.
+        """
+        inputs = {name: f"i{index}" for index, name in enumerate(dict.fromkeys(node.input)) if name}
+        outputs = {name: f"o{index}" for index, name in enumerate(node.output) if name}
+        plain = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+        plain.input.extend(inputs.get(name, "") for name in node.input)
+        plain.output.extend(outputs.get(name, "") for name in node.output)
+        plain.attribute.extend(node.attribute)
+        question = (
             *(b"infer node", node.op_type.encode(), domain.encode()),
-            *(_number(opsets.get(domain, 1)), _number(IR_VERSION), node.SerializeToString()),
+            *(_number(opsets.get(domain, 1)), _number(IR_VERSION), plain.SerializeToString()),
             _number(len(types)),
-            *_pairs((name, value.SerializeToString()) for name, value in types.items()),
+            *_pairs((new, types[name].SerializeToString()) for name, new in inputs.items()),
             _number(len(data)),
             *_pairs(
-                (name, numpy_helper.from_array(array, name).SerializeToString())
-                for name, array in data.items()
+                (new, numpy_helper.from_array(data[name], new).SerializeToString())
+                for name, new in inputs.items()
+                if name in data
             ),
             _number(len(opsets)),
             *_pairs((name, _number(version)) for name, version in opsets.items()),
-        ]
-        reply = self._ask(parts, f"onnx's shape inference of {node.op_type!r}")
+        )
+        if question not in self._answers:
+            self._answers[question] = self._types_of_outputs(question, node.op_type)
+        answer = self._answers[question]
+        if isinstance(answer, NativeError):
+            raise NativeError(str(answer))
+        return {name: answer[plain] for name, plain in outputs.items() if plain in answer}
+
+    def _types_of_outputs(
+        self, question: tuple[bytes, ...], op_type: str
+    ) -> dict[str, onnx.TypeProto] | NativeError:
         try:
+            reply = self._ask(list(question), f"onnx's shape inference of {op_type!r}")
             return {
                 name.decode(): onnx.TypeProto.FromString(value)
                 for name, value in zip(reply[::2], reply[1::2], strict=True)
             }
+        except NativeError as error:
+            return error
         except (DecodeError, ValueError) as error:
-            raise NativeError(type(error).__name__) from error
+            return NativeError(type(error).__name__)
 
     def infer_model(self, model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         """The types of the values that a model computes."""

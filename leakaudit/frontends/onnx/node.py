@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 import onnx
 
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.file import is_default
 
 _Attribute = onnx.AttributeProto
-
-
-class NotUnderstoodError(Exception):
-    """A node that becomes `Unsupported`; the text is the reason."""
 
 
 def integer(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from leakaudit.errors import AuditError
+from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.frontends.onnx.constants import FLOATS
-from leakaudit.frontends.onnx.node import NotUnderstoodError
 from leakaudit.frontends.onnx.shapes import ShapeInference
 from leakaudit.frontends.onnx.weights import OnnxWeights
 from leakaudit.graph import Parameter
@@ -32,7 +32,6 @@ REARRANGING = frozenset(
     }
 )
 HIDING = 1e8  # exp(-1e8) is 0 in every precision, and training brings no parameter there
-MAX_MASK_ELEMENTS = 2**22  # 2048 tokens that attend to as many; larger ones are not looked at
 # A weight stored as one number and a shape, or as integers and their scale, is still a weight.
 COMPRESSED = frozenset({"ConstantOfShape", "DequantizeLinear"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -9,10 +10,10 @@ import onnx
 from leakaudit.errors import AuditError
 from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.frontends.onnx.context import Context
-from leakaudit.frontends.onnx.file import default_opset, is_default, read_model
+from leakaudit.frontends.onnx.file import default_opset, is_default, read_model, require_network
 from leakaudit.frontends.onnx.inline import inline_functions
 from leakaudit.frontends.onnx.inputs import resolve_inputs
-from leakaudit.frontends.onnx.limits import REPAIR, require_limits
+from leakaudit.frontends.onnx.limits import REPAIR, require_limits, require_own_numbers
 from leakaudit.frontends.onnx.native import OnnxNative
 from leakaudit.frontends.onnx.node import kind
 from leakaudit.frontends.onnx.operators.registry import OPERATORS, REFUSED
@@ -20,7 +21,7 @@ from leakaudit.frontends.onnx.scan import Scan
 from leakaudit.frontends.onnx.shapes import ShapeInference
 from leakaudit.frontends.onnx.weights import OnnxWeights
 from leakaudit.graph import Graph
-from leakaudit.sandbox.limits import Deadline
+from leakaudit.sandbox.limits import Deadline, bounded_memory
 
 
 def load(path: str, options: LoadOptions) -> Graph:
@@ -35,27 +36,39 @@ def load(path: str, options: LoadOptions) -> Graph:
     """
     deadline = options.limits.start(path)
     model = read_model(path, options.limits)
-    require_limits(path, model, options.limits)
-    with OnnxNative(path, options.limits) as native:
-        try:
-            return _graph(path, model, options, native, deadline)
-        except UnicodeError as error:
-            raise AuditError(path, "a name in it is not UTF-8 text", REPAIR) from error
+    return replace(_read(path, model, options, deadline), name=Path(path).stem)
 
 
 def load_proto(model: onnx.ModelProto, options: LoadOptions, name: str = "") -> Graph:
-    """Read a model that is in memory already; it stays as it was.
+    """Read a model in memory, which stays as it is and is not copied.
+
+    Args:
+        model: The model, its weights included.
+        options: As for a file.
+        name: What stands for the model in the graph and in messages; its graph's name by default.
 
     Raises:
-        AuditError: As for `load`.
+        AuditError: Its weights are in files, or as for `load`.
     """
-    name = name or model.graph.name or "model"
-    deadline = options.limits.start(name)
-    require_limits(name, model, options.limits)
-    own = onnx.ModelProto()
-    own.CopyFrom(model)
-    with OnnxNative(name, options.limits) as native:
-        return _graph(name, own, options, native, deadline)
+    target = name or model.graph.name or "model"
+    deadline = options.limits.start(target)
+    with bounded_memory(options.limits, target):
+        require_network(target, model)
+        require_own_numbers(target, model)
+        if model.functions:
+            # Calls of functions are replaced in place.
+            model, given = onnx.ModelProto(), model
+            model.CopyFrom(given)
+        return _read(target, model, options, deadline)
+
+
+def _read(target: str, model: onnx.ModelProto, options: LoadOptions, deadline: Deadline) -> Graph:
+    require_limits(target, model, options.limits)
+    with OnnxNative(target, options.limits) as native:
+        try:
+            return _graph(target, model, options, native, deadline)
+        except UnicodeError as error:
+            raise AuditError(target, "a name in it is not UTF-8 text", REPAIR) from error
 
 
 def _graph(
@@ -105,7 +118,7 @@ def _graph(
     if not outputs:
         raise AuditError(path, "no output depends on the network's input", REPAIR)
     return Graph(
-        name=Path(path).stem,
+        name=path,
         format="onnx",
         inputs=tuple(inputs),
         outputs=outputs,

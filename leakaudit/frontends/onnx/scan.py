@@ -5,11 +5,12 @@ from __future__ import annotations
 import onnx
 
 from leakaudit.errors import AuditError
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.constants import Constants
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.inline import branch, inline_branch
 from leakaudit.frontends.onnx.limits import REPAIR
-from leakaudit.frontends.onnx.node import NotUnderstoodError, own_name, reads
+from leakaudit.frontends.onnx.node import own_name, reads
 from leakaudit.frontends.onnx.shapes import ShapeInference
 from leakaudit.frontends.onnx.weights import OnnxWeights
 from leakaudit.sandbox.limits import Deadline

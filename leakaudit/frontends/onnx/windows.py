@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from leakaudit.frontends.onnx.node import NotUnderstoodError, integers, text
+from leakaudit.frontends.build import NotUnderstoodError
+from leakaudit.frontends.onnx.node import integers, text
 
 LARGEST = 65_536  # of any number about a window; beyond it counting positions takes forever
 

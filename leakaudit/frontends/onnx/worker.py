@@ -33,7 +33,7 @@ _onnx = _native()
 
 
 def handle(parts: list[bytes]) -> list[bytes]:
-    """Answer one request; `onnx_native.py` writes them."""
+    """Answer one request; `native.py` writes them."""
     task, *rest = parts
     match task:
         case b"infer node":

@@ -13,6 +13,7 @@ from onnx_reference import FLOAT, model, node, numbers, read
 from onnx_running import ints, one, reasons
 
 from leakaudit import operators as ops
+from leakaudit.sandbox.helper import Helper
 
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "max pool with indices": (
@@ -157,3 +158,27 @@ def test_a_builder_that_gives_up_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "key" in layer.op.reason
     assert set(graph.tensors) == {"x", "y"}
     assert (layer.name, layer.inputs, set(graph.parameters)) == ("Attention_0", ("x",), {"k"})
+
+
+def test_nodes_that_differ_in_names_alone_are_inferred_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its own outputs, and what onnx refuses is refused for each of them."""
+    asked: list[bytes] = []
+    ask = Helper.ask
+
+    def counted(helper: Helper, parts: list[bytes]) -> list[bytes]:
+        asked.append(parts[1])
+        return ask(helper, parts)
+
+    monkeypatch.setattr(Helper, "ask", counted)
+    layers = [node("Relu", ["x" if i == 0 else f"r{i - 1}"], f"r{i}") for i in range(6)]
+    adds = [node("Add", ["r5", "r4"], "s"), node("Add", ["s", "s"], "t")]
+    bad = [node("Concat", ["t", "w"], f"c{i}", axis=1) for i in range(2)]
+    last = node("Add", ["c0", "c1"], "y")
+    graph = read(model([*layers, *adds, *bad, last], {"w": numbers(3, 3)}, {"x": [1, 4]}), tmp_path)
+    assert [graph.tensors[f"r{i}"].shape for i in range(6)] == [graph.tensors["x"].shape] * 6
+    assert asked.count(b"Relu") == 1
+    assert asked.count(b"Add") == 2  # of two values, and of one with itself
+    assert asked.count(b"Concat") == 1
+    assert [type(entry.op) for entry in graph.nodes][-3:] == [ops.Unsupported] * 3

@@ -11,21 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from leakaudit.frontends.aten.call import Call, normal_axis
+from leakaudit.frontends.aten.call import Call
 from leakaudit.frontends.aten.folding.elementwise import operand
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, numpy_dtype
-from leakaudit.frontends.aten.views import (
-    CASTS,
-    COPIES,
-    DETACH,
-    RESHAPES,
-    TRANSPOSES,
-    permutation,
-)
+from leakaudit.frontends.aten.values import Array, Stored, numpy_dtype
+from leakaudit.frontends.aten.views import CASTS, COPIES, DETACH, RESHAPES, TRANSPOSES, permutation
+from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.graph import Tensor
-
-# The largest constant that is computed, in elements: a mask for 2,048 tokens.
-MAX_ELEMENTS = 2**22
 
 Fold = Callable[[Call], Array | tuple[Array, ...]]
 
@@ -100,7 +91,7 @@ def _expand(call: Call) -> Array:
 
 
 def _sliced(call: Call, source: Array) -> tuple[slice, ...]:
-    axis = normal_axis(call.integer("dim", 0), source.ndim)
+    axis = call.axis("dim", source.ndim)
     return (*(slice(None),) * axis, call.bounds())
 
 
@@ -116,7 +107,7 @@ def _slice_scatter(call: Call) -> Array:
 
 
 def _selected(call: Call, source: Array) -> tuple[slice | int, ...]:
-    axis = normal_axis(call.integer("dim", 0), source.ndim)
+    axis = call.axis("dim", source.ndim)
     return (*(slice(None),) * axis, call.integer("index", 0))
 
 
@@ -143,7 +134,7 @@ def _index(call: Call) -> Array:
         size for size, pick in zip(source.shape, picks, strict=False) if isinstance(pick, slice)
     )
     rest = math.prod((*whole, *source.shape[len(picks) :]))
-    if math.prod(np.broadcast_shapes(*shapes)) * rest > MAX_ELEMENTS:
+    if math.prod(np.broadcast_shapes(*shapes)) * rest > MAX_MASK_ELEMENTS:
         raise NotUnderstoodError("its indices are too many")
     return source[picks]
 
@@ -201,7 +192,7 @@ def _split(call: Call) -> tuple[Array, ...]:
 
 def _repeat(call: Call) -> Array:
     source, repeats = call.numbers("self"), call.integers("repeats", ())
-    if math.prod(repeats) * source.size > MAX_ELEMENTS or min(repeats, default=0) < 0:
+    if math.prod(repeats) * source.size > MAX_MASK_ELEMENTS or min(repeats, default=0) < 0:
         raise NotUnderstoodError("its output is too large")
     return np.tile(source, repeats)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from leakaudit.frontends.aten.call import Call
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError
+from leakaudit.frontends.aten.values import Array
+from leakaudit.frontends.build import NotUnderstoodError
 
 Fold = Callable[[Call], Array]
 

@@ -17,9 +17,9 @@ from leakaudit.frontends.aten.folding import (
     arrays as pt2_fold_arrays,
     elementwise as pt2_fold_elementwise,
 )
-from leakaudit.frontends.aten.folding.arrays import MAX_ELEMENTS
 from leakaudit.frontends.aten.folding.elementwise import operand
-from leakaudit.frontends.aten.values import Array, NotUnderstoodError, Stored, numpy_dtype
+from leakaudit.frontends.aten.values import Array, Stored, numpy_dtype
+from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 
 Fold = Callable[[Call], Array | tuple[Array, ...]]
 
@@ -35,7 +35,7 @@ def fold(call: Call) -> tuple[Array, ...] | None:
     """
     function = FOLDS.get(call.target)
     sizes = [math.prod(output.shape) for output in call.outputs]
-    if function is None or max(sizes, default=0) > MAX_ELEMENTS:
+    if function is None or max(sizes, default=0) > MAX_MASK_ELEMENTS:
         return None
     if not call.sink.affordable(sum(sizes)):
         return None

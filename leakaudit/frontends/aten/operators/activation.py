@@ -1,42 +1,29 @@
-"""Activation functions and other functions of each element."""
+"""Activation functions and other functions of each element; what passes its input on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from leakaudit.frontends.aten.call import Call, Layer, normal_axis
-from leakaudit.frontends.aten.operators.arithmetic import scaled
-from leakaudit.frontends.aten.operators.shape import one_axis
-from leakaudit.frontends.aten.values import NotUnderstoodError
-from leakaudit.operators import (
-    ArcTan,
-    Celu,
-    Clip,
-    Elementwise,
-    Elu,
-    Gelu,
-    HardSigmoid,
-    HardSwish,
-    Identity,
-    LeakyRelu,
-    Mish,
-    Mul,
-    Operator,
-    PRelu,
-    Relu,
-    Scale,
-    Selu,
-    Sigmoid,
-    Silu,
-    Softplus,
-    Tanh,
-)
-
-Builder = Callable[[Call], Layer]
+from leakaudit import operators as ops
+from leakaudit.frontends.aten.call import Builder, Call, Layer, affine, same
+from leakaudit.frontends.aten.values import is_floating
+from leakaudit.frontends.aten.views import CASTS, COPIES
+from leakaudit.frontends.build import NotUnderstoodError
+from leakaudit.graph import Tensor
 
 
-def fixed(op: Operator) -> Builder:
+def element(x: Tensor, function: str) -> Layer:
+    """A function of each element of x."""
+    return Layer(ops.Elementwise(function), (x.name,))
+
+
+def gate(x: Tensor) -> Layer:
+    """sigmoid(x), which opens what it multiplies."""
+    return Layer(ops.Sigmoid(), (x.name,))
+
+
+def fixed(op: ops.Operator) -> Builder:
     """A builder for an operator without arguments of its own."""
 
     def builder(call: Call) -> Layer:
@@ -46,14 +33,14 @@ def fixed(op: Operator) -> Builder:
 
 
 def _leaky_relu(call: Call) -> Layer:
-    return Layer(LeakyRelu(call.number("negative_slope", 0.01)), (call.source().name,))
+    return Layer(ops.LeakyRelu(call.number("negative_slope", 0.01)), (call.source().name,))
 
 
 def _rrelu(call: Call) -> Layer:
     if call.flag("training", False):
         raise NotUnderstoodError("its slopes are drawn at random: export in evaluation mode")
     slope = (call.number("lower", 1 / 8) + call.number("upper", 1 / 3)) / 2
-    return Layer(LeakyRelu(slope), (call.source().name,))
+    return Layer(ops.LeakyRelu(slope), (call.source().name,))
 
 
 def _elu(call: Call) -> Layer:
@@ -63,15 +50,15 @@ def _elu(call: Call) -> Layer:
         raise NotUnderstoodError("it scales its input")
     if scale != 1:
         # Decomposed graphs hold selu in this form.
-        return Layer(Selu(alpha, scale), (source.name,))
-    return Layer(Elu(alpha), (source.name,))
+        return Layer(ops.Selu(alpha, scale), (source.name,))
+    return Layer(ops.Elu(alpha), (source.name,))
 
 
 def _celu(call: Call) -> Layer:
     alpha = call.number("alpha", 1.0)
     if alpha == 0:
         raise NotUnderstoodError("its alpha is 0")
-    return Layer(Celu(alpha), (call.source().name,))
+    return Layer(ops.Celu(alpha), (call.source().name,))
 
 
 def _softplus(call: Call) -> Layer:
@@ -79,17 +66,17 @@ def _softplus(call: Call) -> Layer:
     beta = call.number("beta", 1.0)
     if call.number("threshold", 20.0) < 20 or beta == 0:
         raise NotUnderstoodError("its threshold is below 20, or its beta is 0")
-    source = scaled(call, call.source(), beta)
+    source = call.scaled(call.source(), beta)
     if beta == 1:
-        return Layer(Softplus(), (source.name,))
-    smooth = call.emit(Softplus(), (source,), source.shape)
-    return Layer(Scale(1 / beta), (smooth.name,))
+        return Layer(ops.Softplus(), (source.name,))
+    smooth = call.emit(ops.Softplus(), (source,), source.shape)
+    return affine(smooth, 1 / beta)
 
 
 def _log_sigmoid(call: Call) -> Layer:
-    source = scaled(call, call.source(), -1.0)
-    smooth = call.emit(Softplus(), (source,), source.shape)
-    return Layer(Scale(-1.0), (smooth.name,), outputs=(call.output,))
+    source = call.scaled(call.source(), -1.0)
+    smooth = call.emit(ops.Softplus(), (source,), source.shape)
+    return affine(smooth, -1.0, 0.0, call.output)
 
 
 def _prelu(call: Call) -> Layer:
@@ -107,14 +94,14 @@ def _prelu(call: Call) -> Layer:
         on_channels = all(size == 1 for axis, size in enumerate(aligned) if axis != 1)
     if count > 1 and not on_channels:
         raise NotUnderstoodError("its slopes do not lie along the channels")
-    return Layer(PRelu(), (source.name,), (("slope", slope.name),))
+    return Layer(ops.PRelu(), (source.name,), (("slope", slope.name),))
 
 
 def _clip(low: str, high: str, missing: float = math.inf) -> Builder:
     """Between two arguments; where one is left out or None, `missing` bounds in its direction."""
 
     def builder(call: Call) -> Layer:
-        bounds = Clip(
+        bounds = ops.Clip(
             call.optional_number(low, -missing) if low else -math.inf,
             call.optional_number(high, missing) if high else math.inf,
         )
@@ -136,7 +123,7 @@ def _extreme(largest: bool) -> Builder:
                 if not numbers.size or (numbers != numbers.flat[0]).any():
                     break
                 value = float(numbers.flat[0])
-                op = Clip(value, math.inf) if largest else Clip(-math.inf, value)
+                op = ops.Clip(value, math.inf) if largest else ops.Clip(-math.inf, value)
                 return Layer(op, (call.tensor(source).name,))
         raise NotUnderstoodError("neither of its arguments is one constant number")
 
@@ -147,20 +134,33 @@ def _gelu(call: Call) -> Layer:
     approximate = call.arguments.get("approximate", "none")
     if approximate not in ("none", "tanh"):
         raise NotUnderstoodError("its approximation is not known")
-    return Layer(Gelu(approximate == "tanh"), (call.source().name,))
+    return Layer(ops.Gelu(approximate == "tanh"), (call.source().name,))
 
 
-def _glu(call: Call) -> Layer:
+def _logarithm(base: float) -> Builder:
+    def builder(call: Call) -> Layer:
+        source = call.source()
+        natural = call.computed(element(source, "log"), source.shape)
+        return affine(natural, 1 / math.log(base))
+
+    return builder
+
+
+def _log1p(call: Call) -> Layer:
     source = call.source()
-    axis = normal_axis(call.integer("dim", -1), len(source.shape))
-    half, odd = divmod(source.shape[axis], 2)
-    if odd:
-        raise NotUnderstoodError("its axis cannot be halved")
-    shape = (*source.shape[:axis], half, *source.shape[axis + 1 :])
-    value = call.emit(one_axis(source.shape, axis, range(half)), (source,), shape)
-    gate = call.emit(one_axis(source.shape, axis, range(half, 2 * half)), (source,), shape)
-    opened = call.emit(Sigmoid(), (gate,), shape)
-    return Layer(Mul(), (value.name, opened.name))
+    shifted = call.scaled(source, 1.0, 1.0)
+    return element(shifted, "log")
+
+
+def _expm1(call: Call) -> Layer:
+    source = call.source()
+    raised = call.computed(element(source, "exp"), source.shape)
+    return affine(raised, 1.0, -1.0)
+
+
+def _power_of_two(call: Call) -> Layer:
+    source = call.scaled(call.source(), math.log(2))
+    return element(source, "exp")
 
 
 def _dropout(call: Call) -> Layer:
@@ -168,7 +168,18 @@ def _dropout(call: Call) -> Layer:
         raise NotUnderstoodError(
             "dropout is active: export the model in evaluation mode (model.eval())"
         )
-    return Layer(Identity(), (call.source().name,), outputs=(call.output,))
+    return same(call.source(), call.output)
+
+
+def _copy(call: Call) -> Layer:
+    return same(call.operand(call.source_name()))
+
+
+def _cast(call: Call) -> Layer:
+    source, wanted = call.operand(call.source_name()), call.output.dtype
+    if source.dtype != wanted and not (is_floating(source.dtype) and is_floating(wanted)):
+        raise NotUnderstoodError(f"it turns {source.dtype} data into {wanted}")
+    return same(source)
 
 
 _DROPOUTS = (
@@ -184,21 +195,22 @@ _ELEMENTWISE = (
     *("acos", "acosh", "asin", "asinh", "atanh"),
 )
 
+
 BUILDERS: Mapping[str, Builder] = {
-    "aten.relu.default": fixed(Relu()),
-    "aten.relu6.default": fixed(Clip(0.0, 6.0)),
+    "aten.relu.default": fixed(ops.Relu()),
+    "aten.relu6.default": fixed(ops.Clip(0.0, 6.0)),
     "aten.leaky_relu.default": _leaky_relu,
     "aten.rrelu.default": _rrelu,
     "aten.prelu.default": _prelu,
     "aten._prelu_kernel.default": _prelu,
     "aten.elu.default": _elu,
     "aten.celu.default": _celu,
-    "aten.selu.default": fixed(Selu()),
-    "aten.sigmoid.default": fixed(Sigmoid()),
-    "aten.special_expit.default": fixed(Sigmoid()),
-    "aten.tanh.default": fixed(Tanh()),
-    "aten.atan.default": fixed(ArcTan()),
-    "aten.arctan.default": fixed(ArcTan()),
+    "aten.selu.default": fixed(ops.Selu()),
+    "aten.sigmoid.default": fixed(ops.Sigmoid()),
+    "aten.special_expit.default": fixed(ops.Sigmoid()),
+    "aten.tanh.default": fixed(ops.Tanh()),
+    "aten.atan.default": fixed(ops.ArcTan()),
+    "aten.arctan.default": fixed(ops.ArcTan()),
     "aten.softplus.default": _softplus,
     "aten.log_sigmoid.default": _log_sigmoid,
     "aten.log_sigmoid_forward.default": _log_sigmoid,
@@ -211,13 +223,19 @@ BUILDERS: Mapping[str, Builder] = {
     "aten.minimum.default": _extreme(False),
     "aten.max.other": _extreme(True),
     "aten.min.other": _extreme(False),
-    "aten.hardsigmoid.default": fixed(HardSigmoid(1 / 6, 0.5)),
-    "aten.silu.default": fixed(Silu()),
+    "aten.hardsigmoid.default": fixed(ops.HardSigmoid(1 / 6, 0.5)),
+    "aten.silu.default": fixed(ops.Silu()),
     "aten.gelu.default": _gelu,
-    "aten.mish.default": fixed(Mish()),
-    "aten.hardswish.default": fixed(HardSwish()),
-    "aten.glu.default": _glu,
-    "aten.special_erf.default": fixed(Elementwise("erf")),
-    **{f"aten.{name}.default": fixed(Elementwise(name)) for name in _ELEMENTWISE},
+    "aten.mish.default": fixed(ops.Mish()),
+    "aten.hardswish.default": fixed(ops.HardSwish()),
+    "aten.special_erf.default": fixed(ops.Elementwise("erf")),
+    **{f"aten.{name}.default": fixed(ops.Elementwise(name)) for name in _ELEMENTWISE},
     **dict.fromkeys(_DROPOUTS, _dropout),
+    "aten.log2.default": _logarithm(2),
+    "aten.log10.default": _logarithm(10),
+    "aten.log1p.default": _log1p,
+    "aten.expm1.default": _expm1,
+    "aten.exp2.default": _power_of_two,
+    **dict.fromkeys(COPIES, _copy),
+    **dict.fromkeys(CASTS, _cast),
 }

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from leakaudit.frontends.aten.call import Call, Layer, normal_axis
-from leakaudit.frontends.aten.values import NotUnderstoodError, numpy_dtype
+from leakaudit import operators as ops
+from leakaudit.frontends.aten.call import Builder, Call, Layer
+from leakaudit.frontends.aten.values import numpy_dtype
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
-from leakaudit.operators import BatchNorm, GroupNorm, LayerNorm, RmsNorm, Softmax
 
 
 def _channels(source: Tensor) -> int:
@@ -35,14 +36,16 @@ def _batch_norm(call: Call) -> Layer:
     affine = _affine(call, (channels,))
     if training and source.shape[0] == 1 and "no_stats" in call.target:
         # Decomposed instance normalisation: one example whose statistics are its channels' own.
-        return Layer(GroupNorm(channels, _epsilon(call)), (source.name,), affine, (call.output,))
+        return Layer(
+            ops.GroupNorm(channels, _epsilon(call)), (source.name,), affine, (call.output,)
+        )
     if not training:
         affine += call.optional("mean", "running_mean", (channels,))
         affine += call.optional("variance", "running_var", (channels,))
         if {"mean", "variance"} - {role for role, _ in affine}:
             raise NotUnderstoodError("it has no running statistics")
     return Layer(
-        BatchNorm(_epsilon(call), training), (source.name,), affine, outputs=(call.output,)
+        ops.BatchNorm(_epsilon(call), training), (source.name,), affine, outputs=(call.output,)
     )
 
 
@@ -51,12 +54,12 @@ def _instance_norm(call: Call) -> Layer:
     channels = _channels(source)
     affine = _affine(call, (channels,))
     if call.flag("use_input_stats", True):
-        return Layer(GroupNorm(channels, _epsilon(call)), (source.name,), affine)
+        return Layer(ops.GroupNorm(channels, _epsilon(call)), (source.name,), affine)
     mean = call.optional("mean", "running_mean", (channels,))
     variance = call.optional("variance", "running_var", (channels,))
     if not (mean and variance):
         raise NotUnderstoodError("it has no running statistics")
-    return Layer(BatchNorm(_epsilon(call)), (source.name,), (*affine, *mean, *variance))
+    return Layer(ops.BatchNorm(_epsilon(call)), (source.name,), (*affine, *mean, *variance))
 
 
 def _group_norm(call: Call) -> Layer:
@@ -66,7 +69,9 @@ def _group_norm(call: Call) -> Layer:
     if groups < 1 or channels % groups:
         raise NotUnderstoodError("its groups do not fit its channels")
     affine = _affine(call, (channels,))
-    return Layer(GroupNorm(groups, _epsilon(call)), (source.name,), affine, outputs=(call.output,))
+    return Layer(
+        ops.GroupNorm(groups, _epsilon(call)), (source.name,), affine, outputs=(call.output,)
+    )
 
 
 def _normalised_shape(call: Call, source: Tensor) -> tuple[int, ...]:
@@ -80,7 +85,7 @@ def _layer_norm(call: Call) -> Layer:
     source = call.source()
     shape = _normalised_shape(call, source)
     return Layer(
-        LayerNorm(len(shape), _epsilon(call)),
+        ops.LayerNorm(len(shape), _epsilon(call)),
         (source.name,),
         _affine(call, shape),
         outputs=(call.output,),
@@ -97,7 +102,7 @@ def _rms_norm(call: Call) -> Layer:
     else:
         raise NotUnderstoodError(f"its epsilon is that of {source.dtype}")
     return Layer(
-        RmsNorm(len(shape), epsilon),
+        ops.RmsNorm(len(shape), epsilon),
         (source.name,),
         call.optional("scale", "weight", shape),
         outputs=(call.output,),
@@ -107,8 +112,8 @@ def _rms_norm(call: Call) -> Layer:
 def _softmax(log: bool) -> Callable[[Call], Layer]:
     def builder(call: Call) -> Layer:
         source = call.source()
-        axis = normal_axis(call.integer("dim", -1), len(source.shape))
-        return Layer(Softmax(axis, log), (source.name,))
+        axis = call.axis("dim", len(source.shape), -1)
+        return Layer(ops.Softmax(axis, log), (source.name,))
 
     return builder
 
@@ -117,6 +122,8 @@ _EVALUATION = (
     "aten._native_batch_norm_legit_no_training.default",
     "aten._batch_norm_no_update.default",
 )
+
+
 _BATCH_NORMS = (
     *_EVALUATION,
     "aten.batch_norm.default",
@@ -128,7 +135,8 @@ _BATCH_NORMS = (
     "aten._native_batch_norm_legit_functional.default",
 )
 
-BUILDERS: Mapping[str, Callable[[Call], Layer]] = {
+
+BUILDERS: Mapping[str, Builder] = {
     **dict.fromkeys(_BATCH_NORMS, _batch_norm),
     "aten.instance_norm.default": _instance_norm,
     "aten.group_norm.default": _group_norm,

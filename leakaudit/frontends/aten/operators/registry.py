@@ -15,31 +15,34 @@ from leakaudit.frontends.aten.call import Call, Layer
 from leakaudit.frontends.aten.operators import (
     activation,
     arithmetic,
-    layers,
-    matrix,
-    move,
+    attention,
+    convolution,
+    dense,
+    embedding,
     normalisation,
     pooling,
-    reduce,
+    reduction,
+    resize,
+    selection,
     shape,
 )
-from leakaudit.frontends.aten.values import NotUnderstoodError, Stored, leaves
+from leakaudit.frontends.aten.values import Stored, leaves
 from leakaudit.frontends.aten.views import DETACH
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
 from leakaudit.operators import Unsupported
 
 Builder = Callable[[Call], Layer | tuple[Layer, ...]]
 
+_FILES = (
+    *(activation, arithmetic, attention, convolution, dense, embedding),
+    *(normalisation, pooling, reduction, resize, selection, shape),
+)
+FAMILIES: Mapping[str, Mapping[str, Builder]] = {
+    file.__name__.rpartition(".")[2]: file.BUILDERS for file in _FILES
+}
 BUILDERS: Mapping[str, Builder] = {
-    **layers.BUILDERS,
-    **matrix.BUILDERS,
-    **normalisation.BUILDERS,
-    **pooling.BUILDERS,
-    **activation.BUILDERS,
-    **arithmetic.BUILDERS,
-    **shape.BUILDERS,
-    **move.BUILDERS,
-    **reduce.BUILDERS,
+    target: build for family in FAMILIES.values() for target, build in family.items()
 }
 
 # Operators that are refused for a reason worth more than "no rule".

@@ -1,46 +1,44 @@
-"""Reshaping, transposing, copying, cutting and joining."""
+"""Reshaping, transposing, expanding, joining and splitting."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
-from leakaudit.frontends.aten.call import Call, Layer, normal_axis
-from leakaudit.frontends.aten.values import NotUnderstoodError, is_floating
-from leakaudit.frontends.aten.views import CASTS, COPIES, RESHAPES, TRANSPOSES, permutation
+from leakaudit import operators as ops
+from leakaudit.frontends.aten.call import Builder, Call, Layer, normal_axis, same
+from leakaudit.frontends.aten.views import RESHAPES, TRANSPOSES, permutation
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
-from leakaudit.operators import Concat, Expand, Gather, Identity, Reshape, Slice, Split, Transpose
-
-Layers = Layer | tuple[Layer, ...]
 
 
-def one_axis(shape: tuple[int, ...], axis: int, kept: range) -> Slice:
-    """The elements `kept` of one axis, and all of every other."""
-    starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
-    starts[axis], stops[axis], steps[axis] = kept.start, max(kept.stop, kept.start), kept.step
-    if kept.step < 0:
-        stops[axis] = kept.stop
-    return Slice(tuple(starts), tuple(stops), tuple(steps))
+def regrouped(x: Tensor) -> Layer:
+    """The elements of x in row-major order, in the shape of what the layer gives."""
+    return Layer(ops.Reshape(), (x.name,))
 
 
-def _copy(call: Call) -> Layer:
-    return Layer(Identity(), (call.operand(call.source_name()).name,))
+def reshaped(call: Call, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """x in another shape, before the call's own node."""
+    return call.computed(regrouped(x), shape)
 
 
-def _cast(call: Call) -> Layer:
-    source, wanted = call.operand(call.source_name()), call.output.dtype
-    if source.dtype != wanted and not (is_floating(source.dtype) and is_floating(wanted)):
-        raise NotUnderstoodError(f"it turns {source.dtype} data into {wanted}")
-    return Layer(Identity(), (source.name,))
+def reordered(x: Tensor, order: tuple[int, ...]) -> Layer:
+    """x with its axes in another order."""
+    return Layer(ops.Transpose(order), (x.name,))
+
+
+def joined(parts: Sequence[Tensor], axis: int) -> Layer:
+    """Tensors one after the other along an axis."""
+    return Layer(ops.Concat(axis), tuple(part.name for part in parts))
 
 
 def _reshape(call: Call) -> Layer:
-    return Layer(Reshape(), (call.operand("self").name,))
+    return regrouped(call.operand("self"))
 
 
 def _transpose(call: Call) -> Layer:
     source = call.operand("self")
-    return Layer(Transpose(permutation(call, len(source.shape))), (source.name,))
+    return reordered(source, permutation(call, len(source.shape)))
 
 
 def _expand(call: Call) -> Layer:
@@ -48,8 +46,11 @@ def _expand(call: Call) -> Layer:
     asked = call.integers("size", ()) if "size" in call.arguments else shape
     if len(asked) != len(shape) or any(a not in (-1, s) for a, s in zip(asked, shape, strict=True)):
         raise NotUnderstoodError(f"its output is stated as {shape}, and it asks for {asked}")
-    op = Identity() if source.shape == shape else Expand()
-    return Layer(op, (source.name,))
+    return same(source) if source.shape == shape else _grown(source)
+
+
+def _grown(x: Tensor) -> Layer:
+    return Layer(ops.Expand(), (x.name,))
 
 
 def _repeat(call: Call) -> Layer:
@@ -65,27 +66,26 @@ def _repeat(call: Call) -> Layer:
     if all(count == 1 or size == 1 for count, size in zip(repeats, sizes, strict=True)):
         if call.output.shape != tuple(r * s for r, s in zip(repeats, sizes, strict=True)):
             raise NotUnderstoodError("its repeats do not fit its output")
-        op = Identity() if repeats == (1,) * len(source.shape) else Expand()
-        return Layer(op, (source.name,))
+        return same(source) if repeats == (1,) * len(source.shape) else _grown(source)
     apart = tuple(part for size in sizes for part in (1, size))
     grown = tuple(part for pair in zip(repeats, sizes, strict=True) for part in pair)
-    return Layer(Reshape(), (_expanded(call, source, apart, grown).name,))
+    return regrouped(_expanded(call, source, apart, grown))
 
 
 def _repeat_interleave(call: Call) -> Layer:
     source, count = call.operand("self"), call.integer("repeats", 1)
     if call.arguments.get("dim") is None:
-        source = call.emit(Reshape(), (source,), (math.prod(source.shape),))
+        source = reshaped(call, source, (math.prod(source.shape),))
     axis = normal_axis(call.integer("dim", 0) if len(source.shape) > 1 else 0, len(source.shape))
     if count < 1 or not source.shape:
         raise NotUnderstoodError("its repeats do not fit its input")
     apart = (*source.shape[: axis + 1], 1, *source.shape[axis + 1 :])
     grown = (*source.shape[: axis + 1], count, *source.shape[axis + 1 :])
-    return Layer(Reshape(), (_expanded(call, source, apart, grown).name,))
+    return regrouped(_expanded(call, source, apart, grown))
 
 
 def _expanded(call: Call, source: Tensor, apart: tuple[int, ...], grown: tuple[int, ...]) -> Tensor:
-    return call.emit(Expand(), (call.emit(Reshape(), (source,), apart),), grown)
+    return call.computed(_grown(reshaped(call, source, apart)), grown)
 
 
 def _concat(call: Call) -> Layer:
@@ -94,8 +94,8 @@ def _concat(call: Call) -> Layer:
     parts = [part for part in parts if part.shape != (0,)] or parts[:1]
     if not parts:
         raise NotUnderstoodError("it joins nothing")
-    axis = normal_axis(call.integer("dim", 0), len(parts[0].shape))
-    return Layer(Concat(axis), tuple(part.name for part in parts))
+    axis = call.axis("dim", len(parts[0].shape))
+    return joined(parts, axis)
 
 
 def _stack_rows(call: Call) -> Layer:
@@ -108,10 +108,10 @@ def _stack_rows(call: Call) -> Layer:
     wide = [
         part
         if len(part.shape) == axes
-        else call.emit(Reshape(), (part,), (1,) * (axes - len(part.shape)) + part.shape)
+        else reshaped(call, part, (1,) * (axes - len(part.shape)) + part.shape)
         for part in parts
     ]
-    return Layer(Concat(min(axis, axes - 1)), tuple(part.name for part in wide))
+    return joined(wide, min(axis, axes - 1))
 
 
 def _stack(call: Call) -> Layer:
@@ -119,21 +119,18 @@ def _stack(call: Call) -> Layer:
     if not parts:
         raise NotUnderstoodError("it joins nothing")
     shape = parts[0].shape
-    axis = normal_axis(call.integer("dim", 0), len(shape) + 1)
+    axis = call.axis("dim", len(shape) + 1)
     wide = (*shape[:axis], 1, *shape[axis:])
-    return Layer(Concat(axis), tuple(call.emit(Reshape(), (part,), wide).name for part in parts))
-
-
-# --- cutting ------------------------------------------------------------------------------------
+    return joined([reshaped(call, part, wide) for part in parts], axis)
 
 
 def _split(call: Call) -> Layer:
     source = call.operand("self")
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
+    axis = call.axis("dim", len(source.shape))
     if not source.shape:
         raise NotUnderstoodError("its input is a single number")
     sizes = _part_sizes(call, source.shape[axis])
-    return Layer(Split(axis, sizes), (source.name,))
+    return Layer(ops.Split(axis, sizes), (source.name,))
 
 
 def _part_sizes(call: Call, size: int) -> tuple[int, ...]:
@@ -172,98 +169,73 @@ def _equal_parts(size: int, part: int) -> tuple[int, ...]:
     return (part,) * whole + ((rest,) if rest else ())
 
 
-def _unbind(call: Call) -> Layers:
+def _overwritten(call: Call) -> Layer:
+    """The functional copy: the first argument gives nothing but its shape."""
+    return _grown(call.operand("src"))
+
+
+def _as_strided(call: Call) -> Layer:
+    """A view that only restates the layout of memory is a reshape."""
     source = call.operand("self")
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
-    if source.shape[axis : axis + 1] != (len(call.outputs),):
-        raise NotUnderstoodError(f"it has {len(call.outputs)} outputs")
-    return tuple(
-        Layer(Gather(axis, (index,), ()), (source.name,), outputs=(output,))
-        for index, output in enumerate(call.outputs)
+    dense = call.sink.is_row_major(source.name) and call.sink.is_row_major(call.output.name)
+    if not dense or call.arguments.get("storage_offset") not in (None, 0):
+        raise NotUnderstoodError("it reads memory out of order")
+    return regrouped(source)
+
+
+def _shuffle(call: Call, source: Tensor, apart: tuple[int, ...], order: tuple[int, ...]) -> Layer:
+    """Reshape to `apart`, transpose, reshape to the output."""
+    split = reshaped(call, source, apart)
+    moved = call.computed(reordered(split, order), tuple(apart[axis] for axis in order))
+    return regrouped(moved)
+
+
+def _image(call: Call) -> tuple[Tensor, tuple[int, ...], int, int, int]:
+    source = call.operand("self")
+    if len(source.shape) < 3:
+        raise NotUnderstoodError("its input has fewer than three axes")
+    channels, height, width = source.shape[-3:]
+    return source, source.shape[:-3], channels, height, width
+
+
+def _pixel_shuffle(call: Call) -> Layer:
+    source, lead, channels, height, width = _image(call)
+    factor = call.integer("upscale_factor", 1)
+    if factor < 1 or channels % factor**2:
+        raise NotUnderstoodError("its factor does not fit its channels")
+    n = len(lead)
+    return _shuffle(
+        call,
+        source,
+        (*lead, channels // factor**2, factor, factor, height, width),
+        (*range(n), n, n + 3, n + 1, n + 4, n + 2),
     )
 
 
-def _slice(call: Call) -> Layer:
-    source = call.operand("self")
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
-    bounds = call.bounds()
-    if bounds.step < 1 or not source.shape:
-        raise NotUnderstoodError("its step is below 1, or its input a single number")
-    kept = range(*bounds.indices(source.shape[axis]))
-    if kept == range(source.shape[axis]):
-        return Layer(Identity(), (source.name,))
-    return Layer(one_axis(source.shape, axis, kept), (source.name,))
+def _pixel_unshuffle(call: Call) -> Layer:
+    source, lead, channels, height, width = _image(call)
+    factor = call.integer("downscale_factor", 1)
+    if factor < 1 or height % factor or width % factor:
+        raise NotUnderstoodError("its factor does not fit its input")
+    n = len(lead)
+    return _shuffle(
+        call,
+        source,
+        (*lead, channels, height // factor, factor, width // factor, factor),
+        (*range(n), n, n + 2, n + 4, n + 1, n + 3),
+    )
 
 
-def _slice_scatter(call: Call) -> Layer:
-    """A copy of the first argument in which a range of one axis is that of `src`."""
-    source, new = call.operand("self"), call.operand("src")
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
-    bounds = call.bounds()
-    if bounds.step != 1 or not source.shape:
-        raise NotUnderstoodError("its step is not 1, or its input a single number")
-    size = source.shape[axis]
-    kept = range(*bounds.indices(size))
-    return _with_range(call, source, axis, range(kept.start, max(kept.stop, kept.start)), new)
+def _channel_shuffle(call: Call) -> Layer:
+    source, groups = call.operand("self"), call.integer("groups", 1)
+    if len(source.shape) < 2 or groups < 1 or source.shape[1] % groups:
+        raise NotUnderstoodError("its groups do not fit its channels")
+    batch, channels, *rest = source.shape
+    order = (0, 2, 1, *range(3, len(rest) + 3))
+    return _shuffle(call, source, (batch, groups, channels // groups, *rest), order)
 
 
-def _select_scatter(call: Call) -> Layer:
-    source, new = call.operand("self"), call.operand("src")
-    axis, index = _axis_and_index(call, source)
-    row = call.emit(Reshape(), (new,), (*source.shape[:axis], 1, *source.shape[axis + 1 :]))
-    return _with_range(call, source, axis, range(index, index + 1), row)
-
-
-def _with_range(call: Call, source: Tensor, axis: int, changed: range, new: Tensor) -> Layer:
-    shape, size = source.shape, source.shape[axis]
-    if len(changed) == size:
-        return Layer(Identity(), (new.name,))
-    parts: list[Tensor] = []
-    for kept in (range(changed.start), None, range(changed.stop, size)):
-        if kept is None:
-            parts.append(new)
-        elif kept:
-            narrowed = (*shape[:axis], len(kept), *shape[axis + 1 :])
-            parts.append(call.emit(one_axis(shape, axis, kept), (source,), narrowed))
-    return Layer(Concat(axis), tuple(part.name for part in parts))
-
-
-def _overwritten(call: Call) -> Layer:
-    """The functional copy: the first argument gives nothing but its shape."""
-    return Layer(Expand(), (call.operand("src").name,))
-
-
-def _narrow(call: Call) -> Layer:
-    source = call.operand("self")
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
-    start, length = call.integer("start", 0), call.integer("length", 0)
-    size = (source.shape or (1,))[axis]
-    start += size if start < 0 else 0
-    if not (source.shape and 0 <= start <= start + length <= size):
-        raise NotUnderstoodError("its range does not fit its input")
-    return Layer(one_axis(source.shape, axis, range(start, start + length)), (source.name,))
-
-
-def _select(call: Call) -> Layer:
-    source = call.operand("self")
-    axis, index = _axis_and_index(call, source)
-    return Layer(Gather(axis, (index,), ()), (source.name,))
-
-
-def _axis_and_index(call: Call, source: Tensor) -> tuple[int, int]:
-    """The arguments `dim` and `index`, both counted from the front."""
-    axis = normal_axis(call.integer("dim", 0), len(source.shape))
-    index = call.integer("index", 0)
-    size = (source.shape or (0,))[axis]
-    index += size if index < 0 else 0
-    if not 0 <= index < size:
-        raise NotUnderstoodError("its index lies outside its input")
-    return axis, index
-
-
-BUILDERS: Mapping[str, Callable[[Call], Layers]] = {
-    **dict.fromkeys(COPIES, _copy),
-    **dict.fromkeys(CASTS, _cast),
+BUILDERS: Mapping[str, Builder] = {
     **dict.fromkeys(RESHAPES, _reshape),
     **dict.fromkeys(TRANSPOSES, _transpose),
     "aten.expand.default": _expand,
@@ -285,11 +257,10 @@ BUILDERS: Mapping[str, Callable[[Call], Layers]] = {
     "aten.tensor_split.sections": _split,
     "aten.tensor_split.indices": _split,
     "aten.unsafe_split.Tensor": _split,
-    "aten.unbind.int": _unbind,
-    "aten.slice.Tensor": _slice,
-    "aten.slice_scatter.default": _slice_scatter,
-    "aten.select_scatter.default": _select_scatter,
     "aten.copy.default": _overwritten,
-    "aten.narrow.default": _narrow,
-    "aten.select.int": _select,
+    "aten.as_strided.default": _as_strided,
+    "aten.pixel_shuffle.default": _pixel_shuffle,
+    "aten.pixel_unshuffle.default": _pixel_unshuffle,
+    "aten.channel_shuffle.default": _channel_shuffle,
+    "aten.native_channel_shuffle.default": _channel_shuffle,
 }

@@ -1,18 +1,29 @@
-"""Activation functions and other functions of each element."""
+"""Activation functions and other functions of each element; what passes its input on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import onnx
 
 from leakaudit import operators as ops
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.constants import FLOATS
 from leakaudit.frontends.onnx.context import Builder, Context
 from leakaudit.frontends.onnx.inputs import dtype_name
-from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, real, text
+from leakaudit.frontends.onnx.node import integer, real, text
 from leakaudit.frontends.onnx.parameters import reshaped
+
+
+def element(function: str) -> ops.Operator:
+    """A function of each element."""
+    return ops.Elementwise(function)
+
+
+def silu(node: onnx.NodeProto) -> ops.Operator:
+    """x · sigmoid(alpha · x) with the node's alpha."""
+    return ops.Silu(real(node, "alpha", 1.0))
 
 
 def plain(op: ops.Operator) -> Builder:
@@ -57,15 +68,7 @@ def hard_sigmoid(context: Context, node: onnx.NodeProto) -> None:
 
 def swish(context: Context, node: onnx.NodeProto) -> None:
     """Swish: x · sigmoid(alpha · x)."""
-    context.layer(node, ops.Silu(real(node, "alpha", 1.0)), (context.real(node, 0),))
-
-
-def swiglu(context: Context, node: onnx.NodeProto) -> None:
-    """SwiGLU: swish of the first input times the second."""
-    gate, value = context.operand(node, 0), context.operand(node, 1)
-    op = ops.Silu(real(node, "alpha", 1.0))
-    gate = context.step(node, "gate", op, (gate,), context.shape(gate))
-    context.layer(node, ops.Mul(), (gate, value))
+    context.layer(node, silu(node), (context.real(node, 0),))
 
 
 def gelu(context: Context, node: onnx.NodeProto) -> None:
@@ -90,6 +93,27 @@ def clip(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Clip(min(low, high), high), (x,))  # crossed ends: all become `high`
 
 
+def bounded(clip: Callable[[float], ops.Clip]) -> Builder:
+    """A builder for Max or Min of an activation and one constant number."""
+
+    def build(context: Context, node: onnx.NodeProto) -> None:
+        if len(node.input) == 1:
+            context.same(node, context.real(node, 0))
+            return
+        if len(node.input) != 2:
+            raise NotUnderstoodError(f"it compares {len(node.input)} inputs")
+        first = 0 if context.is_activation(node.input[0]) else 1
+        x = context.real(node, first)
+        if context.is_activation(node.input[1 - first]):
+            raise NotUnderstoodError("it compares two activations")
+        end = context.number(node, 1 - first)
+        if end is None or math.isnan(end) or context.shape(x) != context.shape(node.output[0]):
+            raise NotUnderstoodError("its bound is not one number")
+        context.layer(node, clip(end), (x,))
+
+    return build
+
+
 def prelu(context: Context, node: onnx.NodeProto) -> None:
     """PRelu with one slope, or one per channel (axis 1)."""
     x = context.real(node, 0)
@@ -109,12 +133,12 @@ def dropout(context: Context, node: onnx.NodeProto) -> None:
     training = context.optional(node, 2)
     if training is not None and context.flag(training) is not False:
         raise NotUnderstoodError("it drops elements (training_mode): export the model in eval mode")
-    context.layer(node, ops.Identity(), (context.real(node, 0),))
+    context.same(node, context.real(node, 0))
 
 
 def identity(context: Context, node: onnx.NodeProto) -> None:
     """Identity, of any type."""
-    context.layer(node, ops.Identity(), (context.activation(node, 0),))
+    context.same(node, context.activation(node, 0))
 
 
 def cast(context: Context, node: onnx.NodeProto) -> None:
@@ -125,34 +149,15 @@ def cast(context: Context, node: onnx.NodeProto) -> None:
     source = context.dtype(x)
     if source != target and not {source, target} <= FLOATS:
         raise NotUnderstoodError(f"it turns {source} into {target}")
-    context.layer(node, ops.Identity(), (x,))
+    context.same(node, x)
 
 
-ELEMENTWISE = {
-    "Abs": "abs",
-    "Acos": "acos",
-    "Acosh": "acosh",
-    "Asin": "asin",
-    "Asinh": "asinh",
-    "Atanh": "atanh",
-    "Ceil": "ceil",
-    "Cos": "cos",
-    "Cosh": "cosh",
-    "Erf": "erf",
-    "Exp": "exp",
-    "Floor": "floor",
-    "Log": "log",
-    "Reciprocal": "reciprocal",
-    "Round": "round",
-    "Sign": "sign",
-    "Sin": "sin",
-    "Sinh": "sinh",
-    "Sqrt": "sqrt",
-    "Tan": "tan",
-}
+ELEMENTWISE = (
+    *("Abs", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log", "Reciprocal", "Round"),
+    *("Sign", "Sin", "Sinh", "Sqrt", "Tan", "Acos", "Acosh", "Asin", "Asinh", "Atanh"),
+)
 
 BUILDERS: Mapping[str, Builder] = {
-    **{name: plain(ops.Elementwise(function)) for name, function in ELEMENTWISE.items()},
     "Atan": plain(ops.ArcTan()),
     "Cast": cast,
     "CastLike": cast,
@@ -165,6 +170,8 @@ BUILDERS: Mapping[str, Builder] = {
     "HardSwish": plain(ops.HardSwish()),
     "Identity": identity,
     "LeakyRelu": leaky_relu,
+    "Max": bounded(lambda end: ops.Clip(end, math.inf)),
+    "Min": bounded(lambda end: ops.Clip(-math.inf, end)),
     "Mish": plain(ops.Mish()),
     "PRelu": prelu,
     "Relu": plain(ops.Relu()),
@@ -172,7 +179,7 @@ BUILDERS: Mapping[str, Builder] = {
     "Sigmoid": plain(ops.Sigmoid()),
     "Softplus": plain(ops.Softplus()),
     "Softsign": plain(ops.Softsign()),
-    "SwiGLU": swiglu,
     "Swish": swish,
     "Tanh": plain(ops.Tanh()),
+    **{name: plain(element(name.lower())) for name in ELEMENTWISE},
 }

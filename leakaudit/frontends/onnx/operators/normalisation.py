@@ -8,13 +8,19 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from leakaudit import operators as ops
+from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, integer_list, real
-from leakaudit.frontends.onnx.operators.shape import axis_of
+from leakaudit.frontends.onnx.node import integer, integer_list, real
+from leakaudit.frontends.onnx.operators.activation import element
+from leakaudit.frontends.onnx.operators.arithmetic import DIFFERENCE, PRODUCT, QUOTIENT, SUM
+from leakaudit.frontends.onnx.operators.reduction import over
+from leakaudit.frontends.onnx.operators.shape import regrouped
 from leakaudit.frontends.onnx.parameters import reshaped
 from leakaudit.graph import Parameter
 
 FLATTENING_SOFTMAX = 13  # before it Softmax treats all axes from `axis` on as one
+
+
 DEVIATION_OFFSET = 1e-9  # MeanVarianceNormalization adds it to the standard deviation
 
 
@@ -112,10 +118,10 @@ def _affine_in_steps(context: Context, node: onnx.NodeProto, op: ops.Operator, x
     y = context.step(node, "normalised", op, (x,), shape)
     scale = context.operand(node, 1)
     if context.optional(node, 2) is None:
-        context.layer(node, ops.Mul(), (y, scale))
+        context.layer(node, PRODUCT, (y, scale))
         return
-    y = context.step(node, "scaled", ops.Mul(), (y, scale), shape)
-    context.layer(node, ops.Add(), (y, context.operand(node, 2)))
+    y = context.step(node, "scaled", PRODUCT, (y, scale), shape)
+    context.layer(node, SUM, (y, context.operand(node, 2)))
 
 
 def local_response_norm(context: Context, node: onnx.NodeProto) -> None:
@@ -146,15 +152,14 @@ def mean_variance_norm(context: Context, node: onnx.NodeProto) -> None:
     given = integer_list(node, "axes") or (0, 2, 3)
     axes = tuple(sorted({axis_of(axis, len(shape)) for axis in given}))
     reduced = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-    average = ops.Reduce("mean", axes, True)
+    average = over("mean", axes)
     mean = context.step(node, "mean", average, (x,), reduced)
-    centred = context.step(node, "centred", ops.Sub(), (x, mean), shape)
-    square = context.step(node, "square", ops.Elementwise("square"), (centred,), shape)
+    centred = context.step(node, "centred", DIFFERENCE, (x, mean), shape)
+    square = context.step(node, "square", element("square"), (centred,), shape)
     variance = context.step(node, "variance", average, (square,), reduced)
-    root = context.step(node, "root", ops.Elementwise("sqrt"), (variance,), reduced)
-    added = ops.Scale(offset=DEVIATION_OFFSET)
-    divisor = context.step(node, "divisor", added, (root,), reduced)
-    context.layer(node, ops.Div(), (centred, divisor))
+    root = context.step(node, "root", element("sqrt"), (variance,), reduced)
+    divisor = context.scaled(node, "divisor", root, 1.0, DEVIATION_OFFSET)
+    context.layer(node, QUOTIENT, (centred, divisor))
 
 
 def softmax(*, log: bool) -> Builder:
@@ -169,9 +174,9 @@ def softmax(*, log: bool) -> Builder:
             context.layer(node, ops.Softmax(axis, log), (x,))
             return
         flat = (math.prod(shape[:axis]), math.prod(shape[axis:]))
-        x = context.step(node, "flat", ops.Reshape(), (x,), flat)
+        x = regrouped(context, node, x, "flat", flat)
         y = context.step(node, "softmax", ops.Softmax(1, log), (x,), flat)
-        context.layer(node, ops.Reshape(), (y,))
+        regrouped(context, node, y)
 
     return build
 

@@ -14,25 +14,27 @@ from leakaudit.frontends.onnx.context import Builder
 from leakaudit.frontends.onnx.operators import (
     activation,
     arithmetic,
-    layers,
-    matrix,
+    attention,
+    convolution,
+    dense,
+    embedding,
     normalisation,
-    reduce,
+    pooling,
+    reduction,
     resize,
     selection,
     shape,
 )
 
+_FILES = (
+    *(activation, arithmetic, attention, convolution, dense, embedding),
+    *(normalisation, pooling, reduction, resize, selection, shape),
+)
+FAMILIES: Mapping[str, Mapping[str, Builder]] = {
+    file.__name__.rpartition(".")[2]: file.BUILDERS for file in _FILES
+}
 OPERATORS: Mapping[str, Builder] = {
-    **activation.BUILDERS,
-    **arithmetic.BUILDERS,
-    **layers.BUILDERS,
-    **matrix.BUILDERS,
-    **normalisation.BUILDERS,
-    **reduce.BUILDERS,
-    **resize.BUILDERS,
-    **selection.BUILDERS,
-    **shape.BUILDERS,
+    name: build for family in FAMILIES.values() for name, build in family.items()
 }
 
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")

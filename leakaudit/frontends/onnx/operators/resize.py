@@ -7,18 +7,16 @@ from collections.abc import Mapping
 import onnx
 
 from leakaudit import operators as ops
+from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.node import (
-    NotUnderstoodError,
-    integer,
-    integer_list,
-    real,
-    text,
-)
-from leakaudit.frontends.onnx.operators.shape import axis_of
+from leakaudit.frontends.onnx.node import integer, integer_list, real, text
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+
+
 ROUNDINGS = ("floor", "round_prefer_floor")
+
+
 MODES = ("nearest", "linear", "cubic")
 
 

@@ -1,23 +1,24 @@
-"""Operators that choose elements or put new ones around them: Slice, Split, Gather, Pad."""
+"""What selects elements or puts others around them: slices, indices, padding, stored masks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 
 from leakaudit import operators as ops
-from leakaudit.frontends.onnx.constants import FLOATS
-from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.node import (
+from leakaudit.frontends.build import (
     NotUnderstoodError,
-    integer,
-    integer_list,
-    real,
-    text,
+    axis_of,
+    indices_within,
+    selected,
+    whole_side,
 )
-from leakaudit.frontends.onnx.operators.shape import axis_of
+from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.node import integer, integer_list, real, text
+from leakaudit.frontends.onnx.operators.embedding import embedding
 
 
 def slice_axes(context: Context, node: onnx.NodeProto) -> None:
@@ -46,43 +47,19 @@ def slice_axes(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, op, (x,))
 
 
-def split(context: Context, node: onnx.NodeProto) -> None:
-    """Split; the outputs' shapes say where."""
-    x = context.activation(node, 0)
-    axis = axis_of(integer(node, "axis", 0), len(context.shape(x)))
-    if not all(node.output):
-        raise NotUnderstoodError("one of its outputs is left out")
-    sizes = tuple(context.shape(name)[axis] for name in node.output)
-    if sum(sizes) != context.shape(x)[axis]:
-        raise NotUnderstoodError("its parts do not add up to its input")
-    context.layer(node, ops.Split(axis, sizes), (x,), outputs=len(sizes))
-
-
 def gather(context: Context, node: onnx.NodeProto) -> None:
     """Gather by a constant index, or rows of a stored table by an index computed at run time."""
     index = context.optional(node, 1)
     data = context.optional(node, 0)
     if context.is_activation(index) and not context.is_activation(data):
-        _embedding(context, node)
+        embedding(context, node)
         return
     x = context.activation(node, 0)
     shape = context.shape(x)
     axis = axis_of(integer(node, "axis", 0), len(shape))
-    indices = context.integers(node, 1) or ()
-    if any(not -shape[axis] <= entry < shape[axis] for entry in indices):
-        raise NotUnderstoodError("one of its indices lies outside its input")
-    chosen = tuple(entry % shape[axis] for entry in indices)
+    indices = np.array(context.integers(node, 1) or (), np.int64)
+    chosen = indices_within(indices, shape[axis])
     context.layer(node, ops.Gather(axis, chosen, context.shape(node.input[1])), (x,))
-
-
-def _embedding(context: Context, node: onnx.NodeProto) -> None:
-    table = context.weight(context.optional(node, 0), "table")
-    index = context.activation(node, 1)
-    if len(table.shape) != 2 or axis_of(integer(node, "axis", 0), 2) != 0:
-        raise NotUnderstoodError("it reads other things than rows of a matrix")
-    if context.dtype(index) in FLOATS | {"bool"}:
-        raise NotUnderstoodError("its index is not of integers")
-    context.layer(node, ops.Embedding(), (index,), (("weight", table),))
 
 
 def pad(context: Context, node: onnx.NodeProto) -> None:
@@ -132,9 +109,33 @@ def _pads(
     return tuple(begin), tuple(end), value
 
 
+def where(context: Context, node: onnx.NodeProto) -> None:
+    """Where by a constant condition."""
+    chosen = context.array(node, 0)
+    shape = context.shape(node.output[0])
+    if chosen.dtype.kind != "b":
+        raise NotUnderstoodError("its condition is not boolean")
+    sides = []
+    for index, what in ((1, "then"), (2, "else")):
+        name = context.optional(node, index) or ""
+        if context.is_plain(name):
+            # Numbers that hide something (minus infinity hides scores) are not trained.
+            sides.append(context.new_constant(node, what, context.array(node, index)))
+        else:
+            sides.append(context.operand(node, index))
+    if np.broadcast_shapes(chosen.shape, *map(context.shape, sides)) != shape:
+        raise NotUnderstoodError("its output's shape contradicts its inputs")
+    shapes = [context.shape(name) if context.is_activation(name) else None for name in sides]
+    whole = whole_side(chosen, shapes, shape)
+    if whole is not None:
+        context.same(node, sides[whole])
+        return
+    context.layer(node, ops.Where(selected(chosen, shape)), (context.movable(node, 0), *sides))
+
+
 BUILDERS: Mapping[str, Builder] = {
     "Gather": gather,
     "Pad": pad,
     "Slice": slice_axes,
-    "Split": split,
+    "Where": where,
 }

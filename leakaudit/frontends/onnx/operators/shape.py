@@ -1,28 +1,37 @@
-"""Operators that give elements another shape or order, or put tensors together."""
+"""Operators that give elements another shape or order, or put tensors together or apart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from leakaudit import operators as ops
+from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, integers, text
+from leakaudit.frontends.onnx.node import integer, integers, text
 
 MAX_COPIES = 64  # of a Tile, which becomes a Concat with as many inputs
 
 
-def axis_of(value: int, rank: int) -> int:
-    """An axis counted from either end, as one counted from the front.
+def regrouped(
+    context: Context, node: onnx.NodeProto, x: str, what: str = "", shape: Sequence[int] = ()
+) -> str:
+    """x in the shape of the node's output or, under the name `what`, in another on the way."""
+    if what:
+        return context.step(node, what, ops.Reshape(), (x,), shape)
+    context.layer(node, ops.Reshape(), (x,))
+    return str(node.output[0])
 
-    Raises:
-        NotUnderstoodError: There is no such axis.
-    """
-    if not -rank <= value < rank:
-        raise NotUnderstoodError(f"its input has no axis {value}")
-    return value % rank
+
+def transposed(
+    context: Context, node: onnx.NodeProto, what: str, x: str, order: Sequence[int]
+) -> str:
+    """x with its axes in another order, on the way to the node's output."""
+    shape = context.shape(x)
+    moved = tuple(shape[axis] for axis in order)
+    return context.step(node, what, ops.Transpose(tuple(order)), (x,), moved)
 
 
 def reshape(context: Context, node: onnx.NodeProto) -> None:
@@ -30,7 +39,7 @@ def reshape(context: Context, node: onnx.NodeProto) -> None:
     x = context.activation(node, 0)
     if math.prod(context.shape(x)) != math.prod(context.shape(node.output[0])):
         raise NotUnderstoodError("its output has not as many elements as its input")
-    context.layer(node, ops.Reshape(), (x,))
+    regrouped(context, node, x)
 
 
 def transpose(context: Context, node: onnx.NodeProto) -> None:
@@ -50,6 +59,18 @@ def concat(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Concat(axis), names)
 
 
+def split(context: Context, node: onnx.NodeProto) -> None:
+    """Split; the outputs' shapes say where."""
+    x = context.activation(node, 0)
+    axis = axis_of(integer(node, "axis", 0), len(context.shape(x)))
+    if not all(node.output):
+        raise NotUnderstoodError("one of its outputs is left out")
+    sizes = tuple(context.shape(name)[axis] for name in node.output)
+    if sum(sizes) != context.shape(x)[axis]:
+        raise NotUnderstoodError("its parts do not add up to its input")
+    context.layer(node, ops.Split(axis, sizes), (x,), outputs=len(sizes))
+
+
 def expand(context: Context, node: onnx.NodeProto) -> None:
     """Expand to a shape that the constants of the file decide."""
     context.layer(node, ops.Expand(), (context.activation(node, 0),))
@@ -64,7 +85,7 @@ def tile(context: Context, node: onnx.NodeProto) -> None:
         raise NotUnderstoodError("its repeats do not fit its input")
     repeated = [axis for axis, count in enumerate(repeats) if count > 1]
     if not repeated:
-        context.layer(node, ops.Identity(), (x,))
+        context.same(node, x)
         return
     if all(shape[axis] == 1 for axis in repeated):
         context.layer(node, ops.Expand(), (x,))
@@ -122,10 +143,8 @@ def _rearrange(
     order: tuple[int, ...],
 ) -> None:
     """Reshape to `split`, transpose by `order`, reshape to the output."""
-    x = context.step(node, "split", ops.Reshape(), (x,), split)
-    moved = tuple(split[axis] for axis in order)
-    x = context.step(node, "order", ops.Transpose(order), (x,), moved)
-    context.layer(node, ops.Reshape(), (x,))
+    x = regrouped(context, node, x, "split", split)
+    regrouped(context, node, transposed(context, node, "order", x, order))
 
 
 BUILDERS: Mapping[str, Builder] = {
@@ -135,6 +154,7 @@ BUILDERS: Mapping[str, Builder] = {
     "Flatten": reshape,
     "Reshape": reshape,
     "SpaceToDepth": space_to_depth,
+    "Split": split,
     "Squeeze": reshape,
     "Tile": tile,
     "Transpose": transpose,

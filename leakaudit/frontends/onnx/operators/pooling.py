@@ -1,4 +1,4 @@
-"""Reductions over axes, and pooling over windows or whole images."""
+"""Pooling over windows or whole images."""
 
 from __future__ import annotations
 
@@ -7,54 +7,11 @@ from collections.abc import Mapping
 import onnx
 
 from leakaudit import operators as ops
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, integer_list
-from leakaudit.frontends.onnx.operators.shape import axis_of
+from leakaudit.frontends.onnx.node import integer, integer_list
+from leakaudit.frontends.onnx.operators.reduction import over
 from leakaudit.frontends.onnx.windows import Window, read_window
-
-# From these versions on the axes are an input; ReduceSum took the step earlier than the others.
-AXES_ARE_INPUT = 18
-SUM_AXES_ARE_INPUT = 13
-
-
-def reduction(function: str) -> Builder:
-    """A builder for a reduction."""
-
-    def build(context: Context, node: onnx.NodeProto) -> None:
-        x = context.real(node, 0)
-        context.layer(node, _reduce(context, node, function, x), (x,))
-
-    return build
-
-
-def sum_of_squares(context: Context, node: onnx.NodeProto) -> None:
-    """ReduceSumSquare."""
-    x = context.real(node, 0)
-    op = _reduce(context, node, "sum", x)
-    x = context.step(node, "square", ops.Elementwise("square"), (x,), context.shape(x))
-    context.layer(node, op, (x,))
-
-
-def log_of_sum(context: Context, node: onnx.NodeProto) -> None:
-    """ReduceLogSum."""
-    x = context.real(node, 0)
-    op = _reduce(context, node, "sum", x)
-    x = context.step(node, "sum", op, (x,), context.shape(node.output[0]))
-    context.layer(node, ops.Elementwise("log"), (x,))
-
-
-def _reduce(context: Context, node: onnx.NodeProto, function: str, x: str) -> ops.Reduce:
-    axes = _axes(context, node, len(context.shape(x)))
-    return ops.Reduce(function, axes, integer(node, "keepdims", 1) == 1)
-
-
-def _axes(context: Context, node: onnx.NodeProto, rank: int) -> tuple[int, ...]:
-    since = SUM_AXES_ARE_INPUT if node.op_type == "ReduceSum" else AXES_ARE_INPUT
-    given = integer_list(node, "axes") if context.opset < since else context.integers(node, 1)
-    if not given:
-        everything = not integer(node, "noop_with_empty_axes", 0)
-        return tuple(range(rank)) if everything else ()
-    return tuple(sorted({axis_of(axis, rank) for axis in given}))
 
 
 def global_pool(function: str) -> Builder:
@@ -63,7 +20,7 @@ def global_pool(function: str) -> Builder:
     def build(context: Context, node: onnx.NodeProto) -> None:
         x = context.real(node, 0)
         axes = tuple(range(2, len(context.shape(x))))
-        context.layer(node, ops.Reduce(function, axes, True), (x,))
+        context.layer(node, over(function, axes), (x,))
 
     return build
 
@@ -143,14 +100,4 @@ BUILDERS: Mapping[str, Builder] = {
     "GlobalMaxPool": global_pool("max"),
     "LpPool": lp_pool,
     "MaxPool": max_pool,
-    "ReduceL1": reduction("l1"),
-    "ReduceL2": reduction("l2"),
-    "ReduceLogSum": log_of_sum,
-    "ReduceLogSumExp": reduction("log_sum_exp"),
-    "ReduceMax": reduction("max"),
-    "ReduceMean": reduction("mean"),
-    "ReduceMin": reduction("min"),
-    "ReduceProd": reduction("prod"),
-    "ReduceSum": reduction("sum"),
-    "ReduceSumSquare": sum_of_squares,
 }

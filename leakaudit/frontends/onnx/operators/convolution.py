@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import onnx
 
 from leakaudit import operators as ops
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.node import (
-    NotUnderstoodError,
-    integer,
-    integer_list,
-    integers,
-    text,
-)
-from leakaudit.frontends.onnx.parameters import reshaped
+from leakaudit.frontends.onnx.node import integer, integer_list, integers, text
+from leakaudit.frontends.onnx.operators.dense import bias_of
 from leakaudit.frontends.onnx.windows import explicit_padding, halves, read_window, strides
-from leakaudit.graph import Parameter
 
 
 def conv(context: Context, node: onnx.NodeProto) -> None:
@@ -91,18 +84,6 @@ def _check_axes(node: onnx.NodeProto, sizes: tuple[int, ...], kernel: tuple[int,
         raise NotUnderstoodError(f"it is a convolution over {len(kernel)} axes")
     if integers(node, "kernel_shape", kernel) != kernel:
         raise NotUnderstoodError("its kernel_shape contradicts its weight")
-
-
-def bias_of(
-    context: Context, name: str | None, out_features: int
-) -> tuple[tuple[str, Parameter], ...]:
-    """The bias as a vector of one number per output, or nothing where there is none."""
-    if name is None:
-        return ()
-    bias = context.weight(name, "bias")
-    if bias.shape[-1:] != (out_features,) or math.prod(bias.shape) != out_features:
-        raise NotUnderstoodError(f"its bias does not have one value for each of {out_features}")
-    return (("bias", reshaped(bias, (out_features,))),)
 
 
 BUILDERS: Mapping[str, Builder] = {

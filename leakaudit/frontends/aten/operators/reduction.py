@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from leakaudit.frontends.aten.call import Call, Layer, normal_axis
-from leakaudit.frontends.aten.values import NotUnderstoodError, is_floating
-from leakaudit.operators import Elementwise, Reduce, Scale, Sub
-
-Builder = Callable[[Call], Layer]
+from leakaudit import operators as ops
+from leakaudit.frontends.aten.call import Builder, Call, Layer, affine, normal_axis
+from leakaudit.frontends.aten.operators.activation import element
+from leakaudit.frontends.aten.operators.arithmetic import difference
+from leakaudit.frontends.build import NotUnderstoodError
+from leakaudit.graph import Tensor
 
 
 def _axes(call: Call, axes: int) -> tuple[int, ...]:
@@ -19,17 +20,17 @@ def _axes(call: Call, axes: int) -> tuple[int, ...]:
     return tuple(found)[:axes]
 
 
-def _require_floating(call: Call) -> None:
-    if not is_floating(call.output.dtype):
-        raise NotUnderstoodError(f"it computes with data of type {call.output.dtype}")
+def over(function: str, x: Tensor, axes: tuple[int, ...], *outputs: Tensor) -> Layer:
+    """A reduction that keeps its axes."""
+    return Layer(ops.Reduce(function, axes, True), (x.name,), outputs=outputs)
 
 
 def _reduce(function: str) -> Builder:
     def builder(call: Call) -> Layer:
         source = call.source()
-        _require_floating(call)
+        call.floating()
         axes = _axes(call, len(source.shape))
-        op = Reduce(function, axes, call.flag("keepdim", False))
+        op = ops.Reduce(function, axes, call.flag("keepdim", False))
         return Layer(op, (source.name,), outputs=(call.output,))
 
     return builder
@@ -48,7 +49,7 @@ def _variance(root: bool) -> Builder:
 
     def builder(call: Call) -> Layer:
         source = call.source()
-        _require_floating(call)
+        call.floating()
         axes = _axes(call, len(source.shape))
         count = math.prod(source.shape[axis] for axis in axes)
         if "unbiased" in call.arguments or "correction" not in call.arguments:
@@ -58,18 +59,15 @@ def _variance(root: bool) -> Builder:
         if count <= correction:
             raise NotUnderstoodError("it has too few elements")
         kept = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape))
-        mean = call.emit(Reduce("mean", axes, True), (source,), kept)
-        centred = call.emit(Sub(), (source, mean), source.shape)
-        squared = call.emit(Elementwise("square"), (centred,), source.shape)
+        mean = call.computed(over("mean", source, axes), kept)
+        centred = call.computed(difference(source, mean), source.shape)
+        squared = call.computed(element(centred, "square"), source.shape)
         output = call.output
         variance = call.emit(
-            Reduce("mean", axes, call.flag("keepdim", False)), (squared,), output.shape
+            ops.Reduce("mean", axes, call.flag("keepdim", False)), (squared,), output.shape
         )
-        factor = Scale(count / (count - correction))
-        if not root:
-            return Layer(factor, (variance.name,))
-        corrected = call.emit(factor, (variance,), output.shape)
-        return Layer(Elementwise("sqrt"), (corrected.name,))
+        corrected = affine(variance, count / (count - correction))
+        return element(call.computed(corrected, output.shape), "sqrt") if root else corrected
 
     return builder
 

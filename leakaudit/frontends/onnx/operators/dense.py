@@ -1,22 +1,35 @@
-"""Matrix products: dense layers, products of activations, einsum, attention."""
+"""Matrix products: dense layers, products of activations, einsum."""
 
 from __future__ import annotations
 
 import math
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import onnx
 
 from leakaudit import operators as ops
-from leakaudit.frontends.onnx.constants import FLOATS
+from leakaudit.frontends.build import NotUnderstoodError, explicit_equation
 from leakaudit.frontends.onnx.context import Builder, Context
 from leakaudit.frontends.onnx.file import is_default
-from leakaudit.frontends.onnx.node import NotUnderstoodError, integer, real, text
-from leakaudit.frontends.onnx.operators.layers import bias_of
+from leakaudit.frontends.onnx.node import integer, real, text
+from leakaudit.frontends.onnx.operators.arithmetic import SUM
+from leakaudit.frontends.onnx.operators.shape import transposed
+from leakaudit.frontends.onnx.parameters import reshaped
 from leakaudit.graph import Parameter
+
+
+def bias_of(
+    context: Context, name: str | None, out_features: int
+) -> tuple[tuple[str, Parameter], ...]:
+    """The bias as a vector of one number per output, or nothing where there is none."""
+    if name is None:
+        return ()
+    bias = context.weight(name, "bias")
+    if bias.shape[-1:] != (out_features,) or math.prod(bias.shape) != out_features:
+        raise NotUnderstoodError(f"its bias does not have one value for each of {out_features}")
+    return (("bias", reshaped(bias, (out_features,))),)
+
 
 _Bias = tuple[tuple[str, Parameter], ...]
 
@@ -46,13 +59,12 @@ def gemm(context: Context, node: onnx.NodeProto) -> None:
     shape = context.shape(node.output[0])
     product = context.step(node, "product", op, inputs, shape, parameters)
     if added is None:
-        context.layer(node, ops.Scale(alpha), (product,))
+        context.affine(node, product, alpha)
         return
-    if stored is None and alpha != 1:
-        product = context.step(node, "scaled", ops.Scale(alpha), (product,), shape)
-    if beta != 1:
-        added = context.step(node, "offset", ops.Scale(beta), (added,), context.shape(added))
-    context.layer(node, ops.Add(), (product, added))
+    if stored is None:
+        product = context.scaled(node, "scaled", product, alpha)
+    added = context.scaled(node, "offset", added, beta)
+    context.layer(node, SUM, (product, added))
 
 
 def _matrix(context: Context, node: onnx.NodeProto, index: int, transpose: str) -> str:
@@ -63,7 +75,7 @@ def _matrix(context: Context, node: onnx.NodeProto, index: int, transpose: str) 
         raise NotUnderstoodError(f"its input {index} is not a matrix")
     if integer(node, transpose, 0) == 0:
         return name
-    return context.step(node, transpose, ops.Transpose((1, 0)), (name,), shape[::-1])
+    return transposed(context, node, transpose, name, (1, 0))
 
 
 def matmul(context: Context, node: onnx.NodeProto) -> None:
@@ -147,88 +159,10 @@ def einsum(context: Context, node: onnx.NodeProto) -> None:
     if not 1 <= len(operands) <= 2:
         raise NotUnderstoodError(f"it has {len(operands)} inputs, and one or two are understood")
     ranks = [len(context.shape(name)) for name in operands]
-    context.layer(node, ops.Einsum(_explicit(text(node, "equation", ""), ranks)), operands)
-
-
-def _explicit(equation: str, ranks: Sequence[int]) -> str:
-    """The equation with its output written out and letters in place of an ellipsis."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    counts = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=False)]
-    letters = "".join(sorted(set(string.ascii_letters) - set(equation)))
-    most = max((c for c, term in zip(counts, terms, strict=False) if "..." in term), default=0)
-    wrong = any(c < 0 or (c and "..." not in t) for c, t in zip(counts, terms, strict=False))
-    if len(terms) != len(ranks) or wrong or most > len(letters):
-        raise NotUnderstoodError("its equation does not fit its inputs")
-    if not arrow:
-        once = sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
-        right = ("..." if "..." in left else "") + "".join(once)
-    shared = letters[:most]
-    filled = [
-        term.replace("...", shared[most - count :])
-        for term, count in zip(terms, counts, strict=True)
-    ]
-    result = f"{','.join(filled)}->{right.replace('...', shared)}"
-    if not set(result) <= set(string.ascii_letters + ",->"):
-        raise NotUnderstoodError("its equation is not one of letters")
-    return result
-
-
-def attention(context: Context, node: onnx.NodeProto) -> None:
-    """Attention without a cache, on (B, heads, T, E) or (B, T, heads · E)."""
-    if any(context.optional(node, index) for index in (4, 5, 6)):
-        raise NotUnderstoodError("it continues a sequence (past keys or lengths)")
-    if real(node, "softcap", 0.0) != 0:
-        raise NotUnderstoodError("it caps its scores (softcap)")
-    if any(integer(node, f"{side}_window_size", -1) >= 0 for side in ("left", "right")):
-        raise NotUnderstoodError("it attends within a window")
-    names = [context.operand(node, index) for index in range(3)]
-    rank = len(context.shape(names[0]))
-    heads = {len(context.shape(name)) for name in names}
-    if heads not in ({3}, {4}):
-        raise NotUnderstoodError("its query, key and value do not have 3 or 4 axes each")
-    mask = context.movable(node, 3) if context.optional(node, 3) else None
-    if mask is not None and context.dtype(mask) not in FLOATS | {"bool"}:
-        raise NotUnderstoodError("its mask is neither boolean nor floating")
-    if rank == 3:
-        names = _split_heads(context, node, names)
-    q, k, v = (context.shape(name) for name in names)
-    grouped = q[1] != k[1]
-    if k[1] != v[1] or k[2] != v[2] or q[1] % k[1] or (q[0], k[0]) != (k[0], v[0]):
-        raise NotUnderstoodError("its query, key and value do not fit each other")
-    if mask is not None and context.shape(mask)[-1] != k[2]:
-        raise NotUnderstoodError("its mask does not cover every key")
-    scale = real(node, "scale", 1 / math.sqrt(max(q[3], 1)))
-    op = ops.Attention(scale, integer(node, "is_causal", 0) != 0, grouped)
-    inputs = (*names, *([mask] if mask else []))
-    if rank == 4:
-        context.layer(node, op, inputs)
-        return
-    y = context.step(node, "attention", op, inputs, (*q[:3], v[3]))
-    swapped = (q[0], q[2], q[1], v[3])
-    y = context.step(node, "tokens", ops.Transpose((0, 2, 1, 3)), (y,), swapped)
-    context.layer(node, ops.Reshape(), (y,))
-
-
-def _split_heads(context: Context, node: onnx.NodeProto, names: Sequence[str]) -> list[str]:
-    """(B, T, heads · E) -> (B, heads, T, E) for query, key and value."""
-    found = []
-    for what, name in zip(("query", "key", "value"), names, strict=True):
-        heads = integer(node, "q_num_heads" if what == "query" else "kv_num_heads", 0)
-        batch, tokens, size = context.shape(name)
-        if heads < 1 or size % heads:
-            raise NotUnderstoodError(f"its {what} does not divide into its heads")
-        shape = (batch, tokens, heads, size // heads)
-        name = context.step(node, f"{what}_split", ops.Reshape(), (name,), shape)
-        swapped = tuple(np.array(shape)[[0, 2, 1, 3]].tolist())
-        found.append(
-            context.step(node, f"{what}_heads", ops.Transpose((0, 2, 1, 3)), (name,), swapped)
-        )
-    return found
+    context.layer(node, ops.Einsum(explicit_equation(text(node, "equation", ""), ranks)), operands)
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "Attention": attention,
     "Einsum": einsum,
     "Gemm": gemm,
     "MatMul": matmul,

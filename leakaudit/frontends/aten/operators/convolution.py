@@ -1,13 +1,14 @@
-"""Layers with weights: convolutions and embeddings."""
+"""Convolutions and their adjoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from leakaudit.frontends.aten.call import Call, Layer, spread
-from leakaudit.frontends.aten.values import NotUnderstoodError, Stored
+from leakaudit import operators as ops
+from leakaudit.frontends.aten.call import Builder, Call, Layer, spread
+from leakaudit.frontends.aten.values import Stored
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
-from leakaudit.operators import Conv, ConvTranspose, Embedding
 
 
 def _geometry(
@@ -45,7 +46,7 @@ def _convolution(call: Call) -> Layer:
     else:
         begin = end = spread(call.integers("padding", (0,)), len(kernel), "padding")
     return Layer(
-        Conv(kernel, stride, begin, end, dilation, groups),
+        ops.Conv(kernel, stride, begin, end, dilation, groups),
         (source.name,),
         (("weight", weight.name), *call.optional("bias", "bias", weight.shape[:1])),
     )
@@ -61,20 +62,13 @@ def _transposed_convolution(call: Call) -> Layer:
     end = tuple(p - f for p, f in zip(padding, further, strict=True))
     filters = weight.shape[1] * groups
     return Layer(
-        ConvTranspose(kernel, stride, padding, end, dilation, groups),
+        ops.ConvTranspose(kernel, stride, padding, end, dilation, groups),
         (source.name,),
         (("weight", weight.name), *call.optional("bias", "bias", (filters,))),
     )
 
 
-def _embedding(call: Call) -> Layer:
-    if call.flag("scale_grad_by_freq", False):
-        raise NotUnderstoodError("it scales its gradient by how often an index occurs")
-    weight = call.plain_weight("weight")
-    return Layer(Embedding(), (call.operand("indices").name,), (("weight", weight.name),))
-
-
-BUILDERS: Mapping[str, Callable[[Call], Layer]] = {
+BUILDERS: Mapping[str, Builder] = {
     "aten.conv1d.default": _convolution,
     "aten.conv1d.padding": _convolution,
     "aten.conv2d.default": _convolution,
@@ -86,5 +80,4 @@ BUILDERS: Mapping[str, Callable[[Call], Layer]] = {
     "aten.conv_transpose1d.default": _transposed_convolution,
     "aten.conv_transpose2d.input": _transposed_convolution,
     "aten.conv_transpose3d.input": _transposed_convolution,
-    "aten.embedding.default": _embedding,
 }
