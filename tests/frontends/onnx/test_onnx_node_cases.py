@@ -16,7 +16,7 @@ from onnx import version_converter
 from onnx_cases import Case, Outcome, cases, outcome
 
 from leakaudit import operators as ops
-from leakaudit.frontends.onnx.operators.registry import OPERATORS
+from leakaudit.frontends.onnx.operators.registry import FAMILIES, OPERATORS
 
 PARTS = 8
 
@@ -190,9 +190,24 @@ def test_every_operator_of_the_graph_comes_from_somewhere(
         operator for part in range(PARTS) for seen in outcomes(part) for _, operator in seen.made
     }
     kinds = set(ops.__all__) - {"Operator", "Activation"}
-    # Stored weights and slopes are in no case: test_onnx_operators.py and test_onnx_values.py.
-    assert kinds - made <= {"AdaptiveAveragePool", "PRelu", "Linear", "Embedding"}
+    # No case stores its slopes, a dense layer or a table: test_onnx_operators.py has them.
+    assert kinds - made <= {"AdaptiveAveragePool", "PRelu", "Linear", "Embedding", "Unsupported"}
     assert made <= kinds
+
+
+def test_a_builder_makes_operators_of_its_family(outcomes: Callable[[int], list[Seen]]) -> None:
+    """The table in the README lists each ONNX operator under a family: the one that it becomes."""
+    family = {
+        name: kind.__name__.rpartition(".")[2] for kind in ops.FAMILIES for name in kind.__all__
+    }
+    elsewhere = set()
+    for part in range(PARTS):
+        for found in outcomes(part):
+            families = {family.get(operator) for _, operator in found.made}
+            listed = {kind for kind, names in FAMILIES.items() if found.only_node in names}
+            if found.made and listed and not listed & families:
+                elsewhere.add(found.only_node)
+    assert elsewhere == set()
 
 
 def test_simple_cases(tmp_path: Path) -> None:
