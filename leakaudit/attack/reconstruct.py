@@ -20,7 +20,7 @@ from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.graph import Graph
 from leakaudit.leakpath.derivations.linear import ValueFromLoss
-from leakaudit.leakpath.facts import Derivation, Kind, Quality, value
+from leakaudit.leakpath.facts import Derivation, Kind, Quality, gradient, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import Conv, Linear
 from leakaudit.solvers.interface import Solution
@@ -40,6 +40,7 @@ class Reconstruction:
             input gives (for paths that reach the input), else None.
         attempts: Everything that was tried, in words.
         open_layers: Convolutions whose equations are known and leave their input open.
+        slopes: Recovered dl/dt by tensor name.
     """
 
     target: str | None
@@ -49,6 +50,7 @@ class Reconstruction:
     mismatch: float | None
     attempts: tuple[str, ...]
     open_layers: Mapping[str, OpenLayer] = field(default_factory=dict)
+    slopes: Mapping[str, Known] = field(default_factory=dict)
 
 
 def reconstruct(
@@ -150,6 +152,8 @@ def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
         if isinstance(node.op, Conv | Linear)
         and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
     )
+    if path.target is not None and known.exact(gradient(path.target.tensor)):
+        facts[gradient(path.target.tensor)] = None  # what a search behind the path starts from
     return [derivation_tree(known, fact) for fact in facts if fact not in on_the_way]
 
 
@@ -158,6 +162,7 @@ def _judge(
 ) -> tuple[tuple[float, float], Reconstruction]:
     """A candidate with its sort key: misfit of the gradients (in decades), distance from [0, 1]."""
     values = {f.tensor: known for f, known in state.known.items() if f.kind is Kind.VALUE}
+    slopes = {f.tensor: known for f, known in state.known.items() if f.kind is Kind.GRADIENT}
     mismatch = None
     misfit, outside = float("inf"), float("inf")
     if broken is None and path.report.reaches_input and path.target is not None:
@@ -177,4 +182,5 @@ def _judge(
         broken=broken,
         mismatch=mismatch,
         attempts=(*state.attempts, text),
+        slopes=slopes,
     )
