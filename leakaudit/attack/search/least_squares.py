@@ -161,5 +161,6 @@ def quasi_newton(
             best, lowest = z.detach().clone(), float(value.detach())
         return value
 
-    optimiser.step(closure)
+    step: Callable[[Callable[[], Tensor]], Tensor] = optimiser.step
+    step(closure)
     return best

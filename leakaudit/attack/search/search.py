@@ -165,26 +165,24 @@ def search(
     exact = {name: w.double() if w.is_floating_point() else w for name, w in weights.items()}
     problem = pose(graph, exact, known, slopes or {}, sent)
     tolerance = min(ROUNDING_STEPS * epsilon, WORST_FIT)
-    result: SearchResult | None = None
-    attempts: list[str] = []
+    judged: list[SearchResult] = []
     for number in range(STARTS):
         best = _Best(problem, _start(problem, number, seed, value_range))
         try:
-            _approach(problem, best, tolerance, budget)
-            judged = _judge(problem, best, tolerance, budget)
+            _approach(problem, best, budget)
+            judged.append(_judge(problem, best, tolerance, budget))
         except TimeUp:
-            judged = _result(problem, best, tolerance, f"the time of {seconds:g} s was over")
-        attempts.append(f"start {number + 1}: {judged.reason}, residual {judged.residual:.1e}")
-        if result is None or judged.recovered or judged.residual < result.residual:
-            result = judged
-        if judged.recovered or time.perf_counter() > budget.deadline:
+            judged.append(_result(problem, best, tolerance, f"the time of {seconds:g} s was over"))
+        if judged[-1].recovered or time.perf_counter() > budget.deadline:
             break
-    assert result is not None
     return replace(
-        result,
+        min(judged, key=lambda result: (not result.recovered, result.residual)),
         evaluations=budget.evaluations,
         seconds=time.perf_counter() - started,
-        attempts=tuple(attempts),
+        attempts=tuple(
+            f"start {number}: {result.reason}, residual {result.residual:.1e}"
+            for number, result in enumerate(judged, start=1)
+        ),
     )
 
 
@@ -211,7 +209,7 @@ def _start(problem: Problem, number: int, seed: int, value_range: Range | None) 
     return (low + (high - low) * (drawn if number else 0.5 + 0 * drawn)).to(problem.value.device)
 
 
-def _approach(problem: Problem, best: _Best, tolerance: float, budget: Budget) -> None:
+def _approach(problem: Problem, best: _Best, budget: Budget) -> None:
     """From a start to where the last digits are."""
     x = quasi_newton(_rough(problem, _SMOOTHNESS), best.x.float(), budget, _ROUGH).double()
     best.offer(x)
@@ -219,7 +217,7 @@ def _approach(problem: Problem, best: _Best, tolerance: float, budget: Budget) -
         if best.residual < NEAR:
             break
         if problem.slope is not None:
-            x = _refined(problem, x, budget)
+            x = _refined(problem, problem.slope, x, budget)
         x = quasi_newton(_rough(problem, 0.0), x.float(), budget, _SETTLE).double()
         best.offer(x)
     few = int(problem.mask.sum()) < x.numel()
@@ -251,14 +249,13 @@ def _variation(x: Tensor) -> Tensor:
     return total
 
 
-def _refined(problem: Problem, x: Tensor, budget: Budget) -> Tensor:
-    """x, after each layer's input was moved towards what its gradient says, the last layer first."""
+def _refined(problem: Problem, slope: Tensor, x: Tensor, budget: Budget) -> Tensor:
+    """x, after the input of every layer followed its gradient, the last layer first."""
     sources = [x]
     with torch.no_grad():
         for segment in problem.segments[:-1]:
             sources.append(problem.forward([segment], sources[-1]))
-    y, slope, mask = problem.value, problem.slope, problem.mask
-    assert slope is not None
+    y, mask = problem.value, problem.mask
     for segment, source in zip(problem.segments[:0:-1], sources[:0:-1], strict=True):
         a = _layer_refined(problem, segment, source, (y, slope, mask), budget)
         leaf = a.clone().requires_grad_(True)
@@ -351,7 +348,7 @@ def _judge(problem: Problem, best: _Best, tolerance: float, budget: Budget) -> S
     if not best.residual <= tolerance:
         return _result(problem, best, tolerance, "a local minimum: the features do not come out")
     misfit = _misfit(problem, best.x)
-    uncertainty = _uncertainty(problem, best, tolerance, budget)
+    uncertainty = _uncertainty(problem, best, budget)
     found = replace(_result(problem, best, tolerance, ""), misfit=misfit, uncertainty=uncertainty)
     if misfit is not None and misfit > GRADIENT_MISFIT:
         return replace(found, reason="it gives the features, but other gradients")
@@ -384,14 +381,12 @@ def _misfit(problem: Problem, x: Tensor) -> float | None:
     leaves = {n: problem.constants[n].detach().clone().requires_grad_(True) for n in names}
     y = problem.forward(problem.segments, x, leaves)
     got = torch.autograd.grad(y, list(leaves.values()), problem.slope)
-    off = sum(
-        float((g - problem.gradients[n]).square().sum()) for n, g in zip(names, got, strict=True)
-    )
-    size = sum(float(g.square().sum()) for g in problem.gradients.values())
-    return float((off / size) ** 0.5) if size else None
+    observed = torch.cat([problem.gradients[n].flatten() for n in names])
+    off = torch.cat([g.flatten() for g in got]) - observed
+    return float(off.norm() / observed.norm().clamp_min(1e-300))
 
 
-def _uncertainty(problem: Problem, best: _Best, tolerance: float, budget: Budget) -> float:
+def _uncertainty(problem: Problem, best: _Best, budget: Budget) -> float:
     """How far a known move of the input, seen through rounded features, comes back off itself.
 
     What the features leave open is missing from the move that comes back; what they see badly is
