@@ -152,8 +152,9 @@ def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
         if isinstance(node.op, Conv | Linear)
         and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
     )
-    if path.target is not None and known.exact(gradient(path.target.tensor)):
-        facts[gradient(path.target.tensor)] = None  # what a search behind the path starts from
+    end = path.target.tensor if path.target else None
+    if end is not None and end not in known.graph.inputs and known.exact(gradient(end)):
+        facts[gradient(end)] = None  # a search from the path's end on starts from both
     return [derivation_tree(known, fact) for fact in facts if fact not in on_the_way]
 
 
