@@ -19,7 +19,7 @@ from leakaudit.attack.replay import walk
 from leakaudit.attack.simulate import simulate_gradients
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
-from leakaudit.facts.fact import Derivation, Kind, Quality, value
+from leakaudit.facts.fact import Derivation, Kind, Quality, gradient, value
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
 from leakaudit.operators import Conv, Linear
@@ -40,6 +40,7 @@ class Reconstruction:
             input gives (for paths that reach the input), else None.
         attempts: Everything that was tried, in words.
         open_layers: Convolutions whose equations are known and leave their input open.
+        slopes: Recovered dl/dt by tensor name.
     """
 
     target: str | None
@@ -49,6 +50,7 @@ class Reconstruction:
     mismatch: float | None
     attempts: tuple[str, ...]
     open_layers: Mapping[str, OpenLayer] = field(default_factory=dict)
+    slopes: Mapping[str, Known] = field(default_factory=dict)
 
 
 def reconstruct(
@@ -190,6 +192,9 @@ def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
         if isinstance(node.op, Conv | Linear)
         and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
     )
+    end = path.target.tensor if path.target else None
+    if end is not None and end not in known.graph.inputs and known.exact(gradient(end)):
+        facts[gradient(end)] = None  # a search from the path's end on starts from both
     return [derivation_tree(known, fact) for fact in facts if fact not in on_the_way]
 
 
@@ -198,6 +203,7 @@ def _judge(
 ) -> tuple[tuple[float, float], Reconstruction]:
     """A candidate with its sort key: misfit of the gradients (in decades), distance from [0, 1]."""
     values = {f.tensor: known for f, known in state.known.items() if f.kind is Kind.VALUE}
+    slopes = {f.tensor: known for f, known in state.known.items() if f.kind is Kind.GRADIENT}
     mismatch = None
     misfit, outside = float("inf"), float("inf")
     if broken is None and path.report.reaches_input and path.target is not None:
@@ -217,4 +223,5 @@ def _judge(
         broken=broken,
         mismatch=mismatch,
         attempts=(*state.attempts, text),
+        slopes=slopes,
     )

@@ -101,6 +101,11 @@ def _operator(module: nn.Module) -> ops.Operator:
         return ops.Conv(
             module.kernel_size, module.stride, padding, padding, module.dilation, module.groups
         )
+    if isinstance(module, nn.MaxPool2d):
+        assert isinstance(module.kernel_size, int)
+        assert isinstance(module.stride, int)
+        kernel, stride = (module.kernel_size,) * 2, (module.stride,) * 2
+        return ops.MaxPool(kernel, stride, (0, 0), (0, 0), (1, 1), ceil=False)
     if isinstance(module, nn.Linear):
         return ops.Linear(module.in_features, module.out_features)
     if isinstance(module, nn.Flatten):

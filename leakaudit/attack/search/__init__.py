@@ -1,0 +1,1 @@
+"""Search: the input by nonlinear least squares, from what the replay left known exactly."""
