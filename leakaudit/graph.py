@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 Array = Any  # numpy.ndarray; numpy is not imported here, a graph alone holds no numbers
 Shape = tuple[int, ...]
+Followed = tuple["Operator", Mapping[str, Shape], Shape]  # with shapes of parameters and output
 # What the faces of an operator speak in comes after the graph, which knows the names alone.
 Derivation = Any  # leakaudit.facts.fact.Derivation
 Knowledge = Any  # leakaudit.facts.knowledge.Knowledge
@@ -49,6 +50,7 @@ class Operator:
         is_convolution: It is such a layer, and its input may be a picture.
         is_activation: It is a function of each element by itself.
         only_rearranges: Its output holds the elements of its one input, each once, and no others.
+        any_size: Its meaning does not depend on the sizes of what it reads.
         channel_axis: Of a layer's output, where the channels (features) stand; None: no layer.
         unread: Which quality (`leakaudit.facts.fact.Quality`) of an input says that it is unknown
             only where this operator reads nothing; None: it reads everything.
@@ -59,6 +61,7 @@ class Operator:
     is_convolution: ClassVar[bool] = False
     is_activation: ClassVar[bool] = False
     only_rearranges: ClassVar[bool] = False
+    any_size: ClassVar[bool] = False
     channel_axis: ClassVar[int | None] = None
     unread: ClassVar[Any] = None
 
@@ -131,6 +134,35 @@ class Operator:
             None where nothing is known to limit it.
         """
         raise NotImplementedError
+
+    def follow(
+        self,
+        old: Sequence[Shape],
+        new: Sequence[Shape],
+        parameters: Mapping[str, Shape],
+        stated: Sequence[Shape],
+        width: int | None = None,
+    ) -> Followed:
+        """Go along with a change of what it reads, where its meaning does not depend on the sizes.
+
+        Args:
+            old: Shapes of its inputs before the change.
+            new: The same after it.
+            parameters: Shapes of its parameters by role, before the change.
+            stated: Shapes of its outputs, before the change.
+            width: A layer's new number of filters or outputs, None where it stays.
+
+        Returns:
+            The operator with its new hyperparameters, the shapes of the parameters that follow,
+            and of its output.
+
+        Raises:
+            NotImplementedError: Its meaning depends on the sizes, or may.
+            ValueError: It does not allow the change; the text says why, behind the node's name.
+        """
+        if not self.any_size:
+            raise NotImplementedError
+        return self, {}, self.output_shapes(new, parameters, stated)[0]
 
     def hyperparameters(self, graph: Graph, node: Node) -> dict[str, object]:
         """The design of the layer as plain JSON values, for `is_layer` only."""

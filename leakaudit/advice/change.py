@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from leakaudit.graph import Graph, Node
-from leakaudit.operators import Conv, Identity, Linear, Reshape
+from leakaudit.operators import Identity, Reshape
+from leakaudit.operators.convolution import Grouped
 
 SPATIAL_RANKS = (3, 4, 5)  # (B, N, H_1..H_d) for d = 1..3
 
@@ -30,7 +31,7 @@ class Change:
     layer: str
     parameter: str
     text: str
-    op: Conv | None = None
+    op: Grouped | None = None
     filters: int | None = None
     drop_bias: bool = False
     freeze: bool = False
@@ -45,24 +46,23 @@ class Change:
 def families(graph: Graph, node: Node) -> Iterator[tuple[str, Iterator[Change]]]:
     """Per design parameter the changes to try, the smallest first."""
     weight = graph.parameters[node.parameter("weight") or ""]
-    match node.op:
-        case Conv() as op:
-            channels = graph.tensors[node.inputs[0]].shape[1]
-            yield "filters", _fewer_filters(node.name, op, weight.shape[0])
-            yield "kernel", _smaller_kernels(node.name, op)
-            yield "stride", _larger_strides(node.name, op, graph.tensors[node.inputs[0]].shape[2:])
-            yield "padding", _paddings(node.name, op)
-            yield "groups", _more_groups(node.name, op, channels, weight.shape[0])
-            if weight.trainable:
-                yield "freezing", iter((freezing(node.name),))
-        case Linear() as op:
-            if node.parameter("bias") is not None:
-                yield "bias", iter((Change(node.name, "bias", "leave out bias", drop_bias=True),))
-            shape = feature_map(graph, node)
-            if shape is not None:
-                yield "pooling", _poolings(node.name, graph.tensors[shape].shape[2:])
-            if weight.trainable:
-                yield "freezing", _frozen_dense(node.name, op.out_features)
+    op, read = node.op, graph.tensors[node.inputs[0]].shape
+    if isinstance(op, Grouped) and op.is_layer:
+        yield "filters", _fewer_filters(node.name, op, weight.shape[0])
+        yield "kernel", _smaller_kernels(node.name, op)
+        yield "stride", _larger_strides(node.name, op, read[2:])
+        yield "padding", _paddings(node.name, op)
+        yield "groups", _more_groups(node.name, op, read[1], weight.shape[0])
+        if weight.trainable:
+            yield "freezing", iter((freezing(node.name),))
+    elif op.is_layer:
+        if node.parameter("bias") is not None:
+            yield "bias", iter((Change(node.name, "bias", "leave out bias", drop_bias=True),))
+        shape = feature_map(graph, node)
+        if shape is not None:
+            yield "pooling", _poolings(node.name, graph.tensors[shape].shape[2:])
+        if weight.trainable:
+            yield "freezing", _frozen_dense(node.name, graph.tensors[node.outputs[0]].shape[-1])
 
 
 def freezing(layer: str) -> Change:
@@ -82,12 +82,12 @@ def feature_map(graph: Graph, node: Node) -> str | None:
     return None if is_tokens or max(graph.tensors[tensor].shape[2:]) == 1 else tensor
 
 
-def _fewer_filters(layer: str, op: Conv, filters: int) -> Iterator[Change]:
+def _fewer_filters(layer: str, op: Grouped, filters: int) -> Iterator[Change]:
     for fewer in range(filters - op.groups, 0, -op.groups):
         yield Change(layer, "filters", f"filters {filters} -> {fewer}", filters=fewer)
 
 
-def _smaller_kernels(layer: str, op: Conv) -> Iterator[Change]:
+def _smaller_kernels(layer: str, op: Grouped) -> Iterator[Change]:
     """Smaller kernels; the padding shrinks along, so that the output keeps its size if it can."""
     for less in range(1, max(op.kernel)):
         kernel = tuple(max(1, size - less) for size in op.kernel)
@@ -106,7 +106,7 @@ def _smaller_kernels(layer: str, op: Conv) -> Iterator[Change]:
         yield Change(layer, "kernel", text, op=changed)
 
 
-def _larger_strides(layer: str, op: Conv, spatial: tuple[int, ...]) -> Iterator[Change]:
+def _larger_strides(layer: str, op: Grouped, spatial: tuple[int, ...]) -> Iterator[Change]:
     for more in range(1, max(spatial) - min(op.stride) + 1):
         stride = tuple(
             max(old, min(old + more, size)) for old, size in zip(op.stride, spatial, strict=True)
@@ -119,7 +119,7 @@ def _larger_strides(layer: str, op: Conv, spatial: tuple[int, ...]) -> Iterator[
         )
 
 
-def _paddings(layer: str, op: Conv) -> Iterator[Change]:
+def _paddings(layer: str, op: Grouped) -> Iterator[Change]:
     """Every symmetric padding below the kernel's reach, the nearest first, less before more."""
     reach = max(
         dilation * (size - 1) for size, dilation in zip(op.kernel, op.dilation, strict=True)
@@ -134,7 +134,7 @@ def _paddings(layer: str, op: Conv) -> Iterator[Change]:
             yield Change(layer, "padding", text, op=changed)
 
 
-def _more_groups(layer: str, op: Conv, channels: int, filters: int) -> Iterator[Change]:
+def _more_groups(layer: str, op: Grouped, channels: int, filters: int) -> Iterator[Change]:
     for groups in range(op.groups + 1, min(channels, filters) + 1):
         if channels % groups == filters % groups == 0:
             yield Change(
@@ -167,7 +167,7 @@ def sizes(values: tuple[int, ...]) -> str:
     return "x".join(map(str, values))
 
 
-def _padding(op: Conv) -> str:
+def _padding(op: Grouped) -> str:
     if op.padding_begin == op.padding_end:
         return sizes(op.padding_begin)
     return f"{sizes(op.padding_begin)}+{sizes(op.padding_end)}"

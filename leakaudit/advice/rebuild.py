@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from leakaudit.advice.change import Change, feature_map
-from leakaudit.advice.propagate import RefusedChange, Shape, Sizes, propagate, set_outputs
-from leakaudit.graph import Graph, Node, Tensor
+from leakaudit.advice.propagate import RefusedChange, Sizes, propagate
+from leakaudit.graph import Graph, Node, Shape, Tensor
 from leakaudit.operators import AveragePool
 
 
@@ -36,8 +36,6 @@ def rebuild(graph: Graph, change: Change) -> Graph:
     sizes = Sizes(
         graph, {name: graph.tensors[name].shape for name in graph.inputs}, dict(graph.parameters)
     )
-    if change.filters is not None:
-        set_outputs(sizes, layer, change.filters)
     if change.freeze:
         weight = layer.parameter("weight") or ""
         stored = sizes.parameters[weight]
@@ -48,7 +46,7 @@ def rebuild(graph: Graph, change: Change) -> Graph:
     for node in graph.nodes:
         if where is not None and node.name == where.reader:
             pool = _pool(where, change.pool)
-            _, shape = propagate(pool.op, pool, sizes)
+            _, shape = propagate(pool, sizes)
             nodes.append(pool)
             sizes.shapes[where.name] = shape
             old = graph.tensors[where.tensor]
@@ -117,13 +115,13 @@ def _changed(
         # The rules compare with what was read before: show them the pooled size under its name.
         unpooled = sizes.shapes[where.tensor]
         sizes.shapes[where.tensor] = sizes.shapes[where.name]
-        op, shape = propagate(node.op, node, sizes)
+        op, shape = propagate(node, sizes)
         sizes.shapes[where.tensor] = unpooled
         inputs = tuple(where.name if name == where.tensor else name for name in node.inputs)
         return replace(node, op=op, inputs=inputs), (shape,)
     if same and not target:
         return node, tuple(sizes.before(output) for output in node.outputs)
-    op, shape = propagate(node.op, node, sizes)
+    op, shape = propagate(node, sizes, change.filters if target else None)
     if len(node.outputs) != 1:
         raise RefusedChange(f"{node.name} has several outputs, and is not followed")
     return replace(node, op=op), (shape,)

@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from leakaudit.bench.machine import environment
-from leakaudit.bench.results_io import ResultFile
+from leakaudit.bench.results_io import ResultFile, as_table
 from leakaudit.errors import UsageError
 
 MODEL = "lenet_main.onnx"
@@ -89,16 +87,12 @@ def timed(command: list[str], expected: tuple[int, ...]) -> float:
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text."""
-    lines = [
-        [
-            row["case"],
-            f"{row['seconds']:.2f}",
-            row["reference"],
-            f"{row['reference_seconds']:.2f}",
-            f"{row['ratio']:.2f}",
-        ]
-        for row in rows
-    ]
-    headers = ["leakaudit", "seconds", "against", "seconds", "ratio"]
-    table = tabulate(lines, headers=headers, disable_numparse=True)
+    columns = (
+        ("leakaudit", "{case}"),
+        ("seconds", "{seconds:.2f}"),
+        ("against", "{reference}"),
+        ("seconds", "{reference_seconds:.2f}"),
+        ("ratio", "{ratio:.2f}"),
+    )
+    table = as_table(rows, columns)
     return f"{table}\n\nMedians over fresh interpreters; the ratio is the median of the pairs'.\n"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from leakaudit.bench.machine import measure
+from leakaudit.confirm.metrics import mse
 from leakaudit.confirm.probes import make_probe
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
 from leakaudit.equations.convolution import Convolution
 from leakaudit.equations.system import LayerSystem
 from leakaudit.operators import Conv
+from leakaudit.solvers.interface import Solution
 
 
 def first_layer(
@@ -61,6 +65,22 @@ def training_pass(system: LayerSystem, x: Tensor) -> None:
     system.convolution.output(x, system.w)
     system.convolution.weight_gradient(x, system.G)
     system.convolution.input_gradient(system.G, system.w)
+
+
+def timed_solve(
+    system: LayerSystem, x: Tensor, solver: Callable[[LayerSystem], Solution]
+) -> dict[str, Any]:
+    """What one solve took and gave, as a part of a result's row; `x` is the true input."""
+    solution, measured = measure(lambda: solver(system))
+    return {
+        "unknowns": x.numel(),
+        "solver": solution.solver,
+        "iterations": solution.iterations,
+        "rank": solution.rank,
+        "seconds": measured.seconds,
+        "peak_bytes": measured.peak_bytes,
+        "mse": mse(solution.x, x),
+    }
 
 
 def median_seconds(function: Callable[[], object], repeats: int) -> float:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,26 +19,12 @@ T = TypeVar("T")
 PACKAGES = ("leakaudit", "torch", "numpy", "onnx", "onnxruntime", "sympy")
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+def environment() -> dict[str, Any]:
     """Machine, versions and date; nothing that names the machine, its user or its folders.
 
     `load` is the number of processes that wanted a core in the minute before: above 0.5 or so,
     others were at work and times are upper bounds.
     """
-
-    date: str
-    cpu: str
-    cores: int
-    memory_gib: float
-    threads: int
-    system: str
-    load: float | None
-    versions: dict[str, str]
-
-
-def environment() -> dict[str, Any]:
-    """The present environment as JSON values."""
     import torch
 
     versions = {"python": platform.python_version()}
@@ -48,18 +34,16 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return asdict(
-        Environment(
-            date=datetime.now(UTC).strftime("%Y-%m-%d"),
-            cpu=_cpu(),
-            cores=os.cpu_count() or 1,
-            memory_gib=_memory(),
-            threads=torch.get_num_threads(),
-            system=f"{platform.system()} {platform.machine()}",
-            load=load,
-            versions=versions,
-        )
-    )
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 1,
+        "memory_gib": _memory(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load": load,
+        "versions": versions,
+    }
 
 
 def _cpu() -> str:

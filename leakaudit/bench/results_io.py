@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from leakaudit.report.destination import write_text
 
@@ -68,6 +70,32 @@ def finite(value: Any) -> Any:
             return [finite(entry) for entry in value]
         case _:
             return value
+
+
+def as_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[tuple[str, str]]) -> str:
+    """Rows as text, a dash for None and nothing for what a row does not have.
+
+    Args:
+        rows: Of a result file; `peak_mib` stands for its bytes.
+        columns: Headings, and formats of the values by their keys.
+    """
+    lines = []
+    for row in rows:
+        known = dict(row)
+        if "peak_bytes" in row:
+            peak = row["peak_bytes"]
+            known["peak_mib"] = None if peak is None else peak / 2**20
+        lines.append([_cell(form, known) for _, form in columns])
+    return str(tabulate(lines, [heading for heading, _ in columns], disable_numparse=True))
+
+
+def _cell(form: str, row: Mapping[str, Any]) -> str:
+    try:
+        return form.format_map(row)
+    except KeyError:
+        return ""
+    except TypeError:  # None has no digits
+        return "-"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

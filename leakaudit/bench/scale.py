@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
-from leakaudit.bench.layers import first_layer, median_seconds, training_pass
-from leakaudit.bench.machine import environment, measure
-from leakaudit.bench.results_io import ResultFile
-from leakaudit.confirm.metrics import mse
+from leakaudit.bench.layers import first_layer, median_seconds, timed_solve, training_pass
+from leakaudit.bench.machine import environment
+from leakaudit.bench.results_io import ResultFile, as_table
 from leakaudit.equations.system import LayerSystem
 from leakaudit.errors import UsageError
 from leakaudit.solvers.interface import Solution
@@ -57,20 +54,9 @@ def one_row(size: int, filters: int, seed: int, solver: Solver, *, warm: bool) -
     system, x = first_layer(size, filters, KERNEL, STRIDE, seed)
     if not warm:
         solver(system)
-    solution, measured = measure(lambda: solver(system))
+    row = timed_solve(system, x, solver)
     passes = median_seconds(lambda: training_pass(system, x), 3)
-    return {
-        "size": size,
-        "filters": filters,
-        "unknowns": x.numel(),
-        "solver": solution.solver,
-        "iterations": solution.iterations,
-        "rank": solution.rank,
-        "seconds": measured.seconds,
-        "training_passes": measured.seconds / passes,
-        "peak_bytes": measured.peak_bytes,
-        "mse": mse(solution.x, x),
-    }
+    return {"size": size, "filters": filters, **row, "training_passes": row["seconds"] / passes}
 
 
 def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
@@ -137,24 +123,19 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
     """The rows and the fitted exponents as text."""
-    lines = [
-        [
-            row["series"],
-            f"{row['size']}x{row['size']}",
-            row["filters"],
-            row["unknowns"],
-            row["solver"],
-            row["iterations"],
-            f"{row['seconds']:.3f}",
-            f"{row['training_passes']:.1f}",
-            "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
-            f"{row['mse']:.1e}",
-        ]
-        for row in rows
-    ]
-    headers = ["series", "picture", "filters", "unknowns", "solver", "iterations", "seconds"]
-    headers += ["training passes", "peak MiB", "MSE"]
-    table = tabulate(lines, headers=headers, disable_numparse=True)
+    columns = (
+        ("series", "{series}"),
+        ("picture", "{size}x{size}"),
+        ("filters", "{filters}"),
+        ("unknowns", "{unknowns}"),
+        ("solver", "{solver}"),
+        ("iterations", "{iterations}"),
+        ("seconds", "{seconds:.3f}"),
+        ("training passes", "{training_passes:.1f}"),
+        ("peak MiB", "{peak_mib:.0f}"),
+        ("MSE", "{mse:.1e}"),
+    )
+    table = as_table(rows, columns)
     fits = [f"{name}: n^{p:.2f}" for name, p in exponents(rows).items() if p is not None]
     found = f"\nseconds against unknowns above {FIT_FROM}: {', '.join(fits)}\n" if fits else ""
     return f"{table}\n{found}"

@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from leakaudit.attack.reconstruct import reconstruct
 from leakaudit.bench.baselines.dense_rows import convolution_rows
-from leakaudit.bench.layers import first_layer, median_seconds, side_by_side, training_pass
+from leakaudit.bench.layers import (
+    first_layer,
+    median_seconds,
+    side_by_side,
+    timed_solve,
+    training_pass,
+)
 from leakaudit.bench.machine import environment, measure
-from leakaudit.bench.results_io import ResultFile
+from leakaudit.bench.results_io import ResultFile, as_table
 from leakaudit.bench.table import load_network
 from leakaudit.confirm.client import share_gradient
 from leakaudit.confirm.confirm import load_weights
 from leakaudit.confirm.metrics import mse
 from leakaudit.confirm.probes import make_probe
-from leakaudit.operators import Conv
+from leakaudit.equations.layer import convolution_of
 from leakaudit.solvers.solve import solve_layer
 
 # filters, kernel, stride, activation of the single layers: VGG's first, ResNet's, AlexNet's. Behind
@@ -61,12 +66,11 @@ def whole_network(models: Path, repeats: int) -> dict[str, Any]:
         lambda: reconstruct(graph, weights, shared.gradients, "cross-entropy")
     )
     node = graph.nodes[0]
-    if not isinstance(node.op, Conv):
-        raise TypeError(f"{node.name} is not a convolution")
+    op = convolution_of(graph, node).op
     weight, bias = node.parameter("weight") or "", node.parameter("bias") or ""
     (out,) = node.outputs
     S = convolution_rows(
-        node.op,
+        op,
         tuple(x.shape),
         weights[weight],
         shared.activation_gradients[out],
@@ -102,21 +106,15 @@ def one_layer(size: int, filters: int, kernel: int, stride: int, activation: str
     passes = median_seconds(lambda: training_pass(system, x), 5)
     # What libraries set up once per process is no part of a solve.
     solve_layer(first_layer(SMALL, filters, kernel, stride, 0, activation)[0])
-    solution, measured = measure(lambda: solve_layer(system))
+    solved = timed_solve(system, x, solve_layer)
     held = sum(t.nbytes for t in (x, system.o, system.G) if t is not None)
-    peak = measured.peak_bytes
+    peak = solved["peak_bytes"]
     return {
         "case": f"3 -> {filters}, k{kernel} s{stride}, {activation}, {size}x{size}, float64",
-        "unknowns": x.numel(),
-        "solver": solution.solver,
-        "iterations": solution.iterations,
-        "rank": solution.rank,
-        "seconds": measured.seconds,
-        "peak_bytes": peak,
-        "mse": mse(solution.x, x),
+        **solved,
         "reference": "one forward and backward pass of the layer",
         "reference_seconds": passes,
-        "ratio": measured.seconds / passes,
+        "ratio": solved["seconds"] / passes,
         "ratio_means": "passes that the solve takes",
         "input_output_gradient_bytes": held,
         "memory_ratio": None if peak is None else peak / held,
@@ -125,22 +123,16 @@ def one_layer(size: int, filters: int, kernel: int, stride: int, activation: str
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text."""
-    lines = []
-    for row in rows:
-        memory = row.get("memory_ratio")
-        lines.append(
-            [
-                row["case"],
-                f"{row['seconds']:.3f}",
-                f"{row['reference_seconds']:.3f}",
-                f"{row['ratio']:.1f} {row['ratio_means']}",
-                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
-                "-" if memory is None else f"{memory:.2f}",
-                "-" if row["mse"] is None else f"{row['mse']:.1e}",
-            ]
-        )
-    headers = ["case", "seconds", "reference s", "ratio", "peak MiB", "memory ratio", "MSE"]
-    table = tabulate(lines, headers=headers, disable_numparse=True)
+    columns = (
+        ("case", "{case}"),
+        ("seconds", "{seconds:.3f}"),
+        ("reference s", "{reference_seconds:.3f}"),
+        ("ratio", "{ratio:.1f} {ratio_means}"),
+        ("peak MiB", "{peak_mib:.0f}"),
+        ("memory ratio", "{memory_ratio:.2f}"),
+        ("MSE", "{mse:.1e}"),
+    )
+    table = as_table(({"memory_ratio": None, **row} for row in rows), columns)
     return (
         f"{table}\n\nMemory ratio: what the solve takes beyond what it is given, over the layer's "
         "input, output and\noutput gradient together.\n"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from leakaudit.attack.loss import loss_value, worst_case_target
@@ -19,7 +18,7 @@ from leakaudit.bench.baselines.rconv import RConv
 from leakaudit.bench.baselines.rgap import Rgap
 from leakaudit.bench.data import Picture, pictures
 from leakaudit.bench.machine import environment, measure
-from leakaudit.bench.results_io import ResultFile
+from leakaudit.bench.results_io import ResultFile, as_table
 from leakaudit.confirm.client import GRADIENT_DTYPES
 from leakaudit.confirm.confirm import load_weights
 from leakaudit.confirm.metrics import mse, psnr, ssim
@@ -216,42 +215,33 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
     """The summary as text for people."""
-    lines, failures = [], []
+    entries, failures = [], []
     for entry in summary(rows):
-        ran = f"{entry['pictures'] - entry['failed']}/{entry['pictures']}"
+        entry["ran"] = f"{entry['pictures'] - entry['failed']}/{entry['pictures']}"
         if entry["failure"] is not None:
-            lines.append([entry["network"], entry["method"], ran])
             failures.append(f"{entry['network']}, {entry['method']}: {entry['failure']}\n")
-            continue
-        memory = entry["peak_bytes"]
-        lines.append(
-            [
-                entry["network"],
-                entry["method"],
-                ran,
-                f"{entry['mse']:.1e}",
-                f"{entry['psnr']:.1f}",
-                f"{entry['psnr_published_convention']:.1f}",
-                f"{entry['ssim']:.3f}",
-                f"{entry['seconds']:.2f}",
-                "-" if memory is None else f"{memory / 2**20:.0f}",
-                _ratio(entry["seconds_ratio"]),
-                _ratio(entry["mse_ratio"]),
-            ]
-        )
-    headers = ["network", "method", "ran", "MSE", "PSNR", "PSNR (255)", "SSIM", "seconds"]
-    headers += ["peak MiB", "time ratio", "MSE ratio"]
-    table = tabulate(lines, headers=headers, disable_numparse=True)
+            entry = {key: entry[key] for key in ("network", "method", "ran")}
+        entries.append(entry)
+    columns = (
+        ("network", "{network}"),
+        ("method", "{method}"),
+        ("ran", "{ran}"),
+        ("MSE", "{mse:.1e}"),
+        ("PSNR", "{psnr:.1f}"),
+        ("PSNR (255)", "{psnr_published_convention:.1f}"),
+        ("SSIM", "{ssim:.3f}"),
+        ("seconds", "{seconds:.2f}"),
+        ("peak MiB", "{peak_mib:.0f}"),
+        ("time ratio", "{seconds_ratio:.3g}"),
+        ("MSE ratio", "{mse_ratio:.3g}"),
+    )
+    table = as_table(entries, columns)
     return (
         f"{table}\n\n{''.join(failures)}"
         "Medians over the pictures; ratios are to R-CONV on the same picture. PSNR in dB for "
         "MAX = 1;\nPSNR (255) takes MAX = 255 for pixels in [0, 1], as the published table does "
         "(+48.13 dB).\n"
     )
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
 
 
 def _brief(row: dict[str, Any]) -> str:

@@ -120,7 +120,8 @@ def confirm(
         return _layers_alone(base, graph, weights, layers, problem, dtype, progress)
     # Training computes every layer three times: forward, and backward for input and weight.
     # The first pass of a process warms up; no machine computes less than 1e9 products a second.
-    per_pass = min(1e-9, (time.perf_counter() - trained) / 3 / max(_total_cost(graph), 1))
+    cost = sum(layer_cost(graph, node) for node in graph.nodes)
+    per_pass = min(1e-9, (time.perf_counter() - trained) / 3 / max(cost, 1))
     progress("reconstructing along the leak path")
     walk = time.perf_counter()
     result = reconstruct(graph, weights, shared.gradients, options.loss)
@@ -309,10 +310,6 @@ def _along_path(
         return None
     recovered = _recovered(path, tensor, known, result.solutions.get(node.name))
     return recovered.judge(shared.values[tensor]).confirmation(base, Scope.END_TO_END)
-
-
-def _total_cost(graph: Graph) -> int:
-    return sum(layer_cost(graph, node) for node in graph.nodes)
 
 
 def _too_long(

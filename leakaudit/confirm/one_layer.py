@@ -17,13 +17,12 @@ from leakaudit.attack.partial.open_layer import OpenLayer
 from leakaudit.attack.partial.picture import Range
 from leakaudit.attack.reconstruct import overflow
 from leakaudit.confirm.client import SharedGradient
-from leakaudit.confirm.partial_attempts import PartialLeak, partial_leak
+from leakaudit.confirm.partial_attempts import partial_leak
 from leakaudit.confirm.probes import is_image_shape, make_probe
 from leakaudit.confirm.recovered import RecoveredTensor, is_picture
 from leakaudit.counting.count import bound_of
 from leakaudit.equations.known import Known
 from leakaudit.equations.layer import convolution_of, layer_system
-from leakaudit.equations.system import LayerSystem
 from leakaudit.execute.activation import inverse
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
@@ -36,7 +35,6 @@ from leakaudit.operators import (
     Relu,
     Sigmoid,
 )
-from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.solve import solve_layer
 
 # What a solve costs at most in practice, in forward passes of the layer: four kernels an
@@ -100,15 +98,8 @@ def confirm_locally(
         return LocalResult(replace(base, reason="the loss does not depend on it"))
     started = time.perf_counter()
     output = _visible_output(graph, node, weights, shared)
-    system = layer_system(
-        graph,
-        node,
-        weights,
-        observed,
-        G=G,
-        o=output,
-        precision=torch.finfo(dtype).eps,
-    )
+    precision = torch.finfo(dtype).eps
+    system = layer_system(graph, node, weights, observed, G=G, o=output, precision=precision)
     solution = solve_layer(system)
     given = "given the true gradient of its output"
     if output is not None:
@@ -118,7 +109,11 @@ def confirm_locally(
     judged = judged.given(given, bound_of(graph, node).unread)
     picture = None
     if judged.status is not Status.CONFIRMED and is_picture(truth):
-        judged = _partial(graph, node, weights, shared, system, solution).headline(judged)
+        bounds = saturation_inequalities(graph, node, weights, shared.values)
+        if bounds is not None:
+            bounds = bounds.without_bias(weights.get(node.parameter("bias") or ""))
+        leak = partial_leak(system, solution, truth, value_range(graph, x), bounds)
+        judged = leak.headline(judged)
         picture = judged.picture
     told = judged.confirmation(base, Scope.LOCAL)
     return LocalResult(replace(told, seconds=time.perf_counter() - started), picture)
@@ -182,22 +177,6 @@ def confirm_synthetically(
     if solution.rank is not None and solution.rank < solution.unknowns:
         reason = f"rank {solution.rank} of {solution.unknowns} unknowns, {reason}"
     return replace(judged, reason=reason, seconds=time.perf_counter() - started)
-
-
-def _partial(
-    graph: Graph,
-    node: Node,
-    weights: Mapping[str, Tensor],
-    shared: SharedGradient,
-    system: LayerSystem,
-    solution: Solution,
-) -> PartialLeak:
-    """The plausible pictures that fit the layer's equations, measured against its input."""
-    (x,) = node.inputs
-    bounds = saturation_inequalities(graph, node, weights, shared.values)
-    if bounds is not None:
-        bounds = bounds.without_bias(weights.get(node.parameter("bias") or ""))
-    return partial_leak(system, solution, shared.values[x], value_range(graph, x), bounds)
 
 
 def value_range(graph: Graph, tensor: str) -> Range | None:

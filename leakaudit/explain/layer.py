@@ -48,30 +48,22 @@ def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
         f"{'x'.join(map(str, shapes[1]))}",
         "with " + ", ".join(f"{symbol} = {value}" for symbol, value in derived.values.items()),
         "",
-        *_equation("|X|, unknowns", derived.unknowns, derived.values, counts.unknowns),
-        *_equation(
-            "|A|, gradient constraints",
-            derived.gradient_constraints,
-            derived.values,
-            counts.gradient_constraints,
-        ),
-        *_equation(
-            "|B|, weight constraints",
-            derived.weight_constraints,
-            derived.values,
-            counts.weight_constraints,
-        ),
-        *_equation(
+    ]
+    for name, formula, result in (
+        ("|X|, unknowns", derived.unknowns, counts.unknowns),
+        ("|A|, gradient constraints", derived.gradient_constraints, counts.gradient_constraints),
+        ("|B|, weight constraints", derived.weight_constraints, counts.weight_constraints),
+        (
             "margin = |A| + |B| - |X|",
             derived.margin,
-            derived.values,
             counts.gradient_constraints + counts.weight_constraints - counts.unknowns,
         ),
-        "",
-    ]
+    ):
+        lines += _equation(name, formula, derived.values, result)
     n, f = geometry.channels // geometry.groups, geometry.filters // geometry.groups
     r_G = min(f, bound.positions) if geometry.observed else 0
     lines += [
+        "",
         "rank bound without padding and stride effects: g·(n·k·r_G + L·r_w - r_G·r_w)",
         f"    with g = {geometry.groups}, n = N/g = {n}, k = {bound.taps} taps, "
         f"L = {bound.positions} positions, r_G = min(F/g, L) = {r_G}, "
@@ -96,8 +88,8 @@ def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
 def _equation(
     name: str, formula: sympy.Expr, values: dict[sympy.Symbol, int], result: int
 ) -> list[str]:
-    numbers = {s.name: sympy.Symbol(str(v)) for s, v in values.items()}
-    substituted = formula.subs({s: numbers[s.name] for s in values}, simultaneous=True)
+    numbers = {symbol: sympy.Symbol(str(value)) for symbol, value in values.items()}
+    substituted = formula.subs(numbers, simultaneous=True)
     return [f"{name} = {formula}", f"    = {substituted}", f"    = {result}"]
 
 
@@ -164,18 +156,14 @@ def _ranges(layer: ConvolutionGeometry) -> list[str]:
 
 
 def _range(name: str, candidates: dict[int, ConvolutionGeometry], now: int) -> str:
-    below = []
-    for number, geometry in candidates.items():
-        bound = layer_bound(geometry)
-        if not bound.flagged:
-            below.append(number)
+    below = [number for number, layer in candidates.items() if not layer_bound(layer).flagged]
     if not below:
-        return f"  {name} (now {now}): underdetermined for no value"
-    if len(below) == len(candidates):
-        return (
-            f"  {name} (now {now}): underdetermined for every value tried (up to {max(candidates)})"
-        )
-    return f"  {name} (now {now}): underdetermined for {_runs(below, list(candidates))}"
+        where = "no value"
+    elif len(below) == len(candidates):
+        where = f"every value tried (up to {max(candidates)})"
+    else:
+        where = _runs(below, list(candidates))
+    return f"  {name} (now {now}): underdetermined for {where}"
 
 
 def _runs(chosen: list[int], candidates: list[int]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.gradient_rank import summed_to
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node, Operator, face
+from leakaudit.graph import Followed, Graph, Node, Operator, face
 from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, elementwise
 
 __all__ = [
@@ -65,6 +65,7 @@ class Activation(Operator):
 
     abstract: ClassVar[bool] = True
     is_activation: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
     straight: ClassVar[bool] = False
     bends_at_zero: ClassVar[bool] = False
 
@@ -189,6 +190,16 @@ class PRelu(Increasing):
 
     straight: ClassVar[bool] = True
     bends_at_zero: ClassVar[bool] = True
+
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        slope, channels = parameters["slope"], new[0][1]
+        if prod(slope) == 1:
+            return self, {}, new[0]
+        if prod(slope) != old[0][1]:
+            raise ValueError(f"has slopes of the shape {slope}")
+        return self, {"slope": tuple(channels if s == old[0][1] else s for s in slope)}, new[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +345,7 @@ class Elementwise(Opaque):
     sign, sin, sinh, sqrt, square, tan, acos, acosh, asin, asinh, atanh.
     """
 
+    any_size: ClassVar[bool] = True
     reason: ClassVar[str] = "its derivative needs its input, which is not known"
 
     function: str

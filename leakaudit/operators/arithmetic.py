@@ -55,6 +55,7 @@ class Arithmetic(Operator):
     """Base of what can be undone for one operand."""
 
     abstract: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return [np.broadcast_shapes(*inputs)]

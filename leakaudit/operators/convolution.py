@@ -13,7 +13,7 @@ from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import reads_bias_once
 from leakaudit.facts.gradient_rank import ALL, GradientRank, full, short, tidy
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node, Shape
+from leakaudit.graph import Followed, Graph, Node, Shape
 from leakaudit.operators.base import NOT_SOLVED, Affine, Bound, Ranks, Roles, Shapes, Window
 
 __all__ = ["Conv", "ConvTranspose"]
@@ -55,7 +55,16 @@ class ConvolutionInputGradient(Derivation):
 
 
 @dataclass(frozen=True, slots=True)
-class Conv(Window):
+class Grouped(Window):
+    """A convolution or its adjoint: the channels stand in `groups` that do not mix."""
+
+    abstract: ClassVar[bool] = True
+
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Conv(Grouped):
     """Cross-correlation over 1 to 3 spatial axes, input (B, N, H_1..H_d), output (B, F, O_1..O_d).
 
     Node parameters: `weight` (F, N/groups, K_1..K_d) and optionally `bias` (F,). All fields are per
@@ -67,11 +76,22 @@ class Conv(Window):
     channel_axis: ClassVar[int] = 1
     unread: ClassVar[Quality] = Quality.READ
 
-    groups: int = 1
-
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         sizes = (axis.positions for axis in self.spatial_axes(inputs[0][2:]))
         return [(inputs[0][0], parameters["weight"][0], *sizes)]
+
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        channels, filters = new[0][1], width or parameters["weight"][0]
+        if channels % self.groups or filters % self.groups:
+            raise ValueError(
+                f"has {self.groups} groups, which would not divide its "
+                f"{channels} channels and {filters} filters"
+            )
+        weight = (filters, channels // self.groups, *self.kernel)
+        followed = {"weight": weight, "bias": (filters,)}
+        return self, followed, self.output_shapes(new, followed, stated)[0]
 
     def geometry(self, source: Shape, weight: Shape) -> ConvolutionGeometry:
         axes = (Axis(source[0]), *self.spatial_axes(source[2:]))
@@ -180,15 +200,13 @@ def _available(known: Knowledge, node: Node) -> LayerBound:
 
 
 @dataclass(frozen=True, slots=True)
-class ConvTranspose(Window, Affine):
+class ConvTranspose(Grouped, Affine):
     """The adjoint of a convolution, input (B, N, H_1..H_d), output (B, F, O_1..O_d).
 
     Node parameters: `weight` (N, F/groups, K_1..K_d) and optionally `bias` (F,). `padding_begin`
     and `padding_end` are cut off the full output; a negative end appends zeros (before the bias),
     which is what output padding means.
     """
-
-    groups: int = 1
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         sizes = (

@@ -7,7 +7,7 @@ following; first noted for a single bias in Phong et al. 2017).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import activations, unknown_factors
 from leakaudit.facts.gradient_rank import ALL, mapped, mixed, renamed, unlimited
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node, Operator, Shape
+from leakaudit.graph import Followed, Graph, Node, Operator, Shape
 from leakaudit.operators.base import NOT_SOLVED, Affine, Bound, Ranks, Roles, Shapes, require
 
 __all__ = ["Einsum", "Linear", "MatMul"]
@@ -92,6 +92,14 @@ class Linear(Operator):
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return [(*inputs[0][:-1], self.out_features)]
+
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        (*leading, features), rows = new[0], width or self.out_features
+        op = replace(self, in_features=features, out_features=rows)
+        weight = (features, rows) if self.transposed else (rows, features)
+        return op, {"weight": weight, "bias": (rows,)}, (*leading, rows)
 
     def geometry(self, source: Shape, weight: Shape) -> ConvolutionGeometry:
         axes = tuple(Axis(size) for size in source[:-1]) or (Axis(1),)

@@ -13,7 +13,7 @@ from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import affine_gradients, reads_bias_once
 from leakaudit.facts.gradient_rank import mixed
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node, Operator
+from leakaudit.graph import Followed, Graph, Node, Operator
 from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes
 
 __all__ = [
@@ -96,6 +96,11 @@ class BatchNorm(Normalisation):
             return "batch normalisation in training mode divides by statistics that are not known"
         return None
 
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        return self, dict.fromkeys(parameters, new[0][1:2]), new[0]
+
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         (y,) = outputs
         return mixed(y, [a for a in range(len(y.shape)) if a != 1]) if self.training else y
@@ -121,6 +126,13 @@ class GroupNorm(Normalisation):
     groups: int
     epsilon: float = 1e-5
 
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        if new[0][1] % self.groups:
+            raise ValueError(f"normalises {self.groups} groups of channels")
+        return self, dict.fromkeys(parameters, new[0][1:2]), new[0]
+
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return None
 
@@ -128,6 +140,8 @@ class GroupNorm(Normalisation):
 @dataclass(frozen=True, slots=True)
 class LocalResponseNorm(Normalisation):
     """x / (bias + alpha/size · sum of squares over `size` neighbouring channels)^beta."""
+
+    any_size: ClassVar[bool] = True
 
     size: int
     alpha: float = 1e-4
@@ -142,6 +156,8 @@ class LocalResponseNorm(Normalisation):
 class LpNormalization(Normalisation):
     """x divided by its p-norm along `axis` (>= 0)."""
 
+    any_size: ClassVar[bool] = True
+
     axis: int
     p: int = 2
 
@@ -153,6 +169,7 @@ class LpNormalization(Normalisation):
 class Softmax(Opaque):
     """Along `axis` (>= 0); `log` for its logarithm."""
 
+    any_size: ClassVar[bool] = True
     reason: ClassVar[str] = "softmax forgets what all its inputs have in common"
 
     axis: int

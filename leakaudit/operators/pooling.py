@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node
+from leakaudit.graph import Followed, Graph, Node
 from leakaudit.operators.base import (
     Affine,
     Bound,
@@ -40,6 +40,11 @@ class MaxPool(Window, Opaque):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return _pooled(self, self.ceil, inputs)
 
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        return _followed(self, self.ceil, old, new, stated)
+
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return None
 
@@ -57,6 +62,11 @@ class AveragePool(Window, Affine):
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return _pooled(self, self.ceil, inputs)
 
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        return _followed(self, self.ceil, old, new, stated)
+
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
 
@@ -67,6 +77,9 @@ class AveragePool(Window, Affine):
 @dataclass(frozen=True, slots=True)
 class AdaptiveAveragePool(Affine):
     """PyTorch's adaptive average pooling to the spatial sizes of the output tensor."""
+
+    # The pooling's own setting is its output size, or 1: what it had, it keeps.
+    any_size: ClassVar[bool] = True
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         return resized(inputs, stated)
@@ -108,3 +121,11 @@ def _pooled(op: Window, ceil: bool, inputs: Shapes) -> Shapes:
             count -= (count - 1) * axis.stride >= axis.size + axis.padding_begin
         sizes.append(count)
     return [(*source[:2], *sizes)]
+
+
+def _followed(op: Window, ceil: bool, old: Shapes, new: Shapes, stated: Shapes) -> Followed:
+    spatial = new[0][2:]
+    if ceil and spatial != old[0][2:]:
+        raise ValueError("rounds its number of positions up")
+    floor = tuple(axis.positions for axis in op.spatial_axes(spatial))
+    return op, {}, (*new[0][:2], *(stated[0][2:] if ceil else floor))

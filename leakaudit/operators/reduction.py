@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation
 from leakaudit.facts.gradient_rank import renamed, scaled
@@ -17,6 +18,8 @@ __all__ = ["Reduce"]
 @dataclass(frozen=True, slots=True)
 class Reduce(Affine):
     """Reduce over `axes` (>= 0). `function`: sum, mean, max, min, prod, l1, l2, log_sum_exp."""
+
+    any_size: ClassVar[bool] = True
 
     function: str
     axes: tuple[int, ...]

@@ -21,7 +21,7 @@ from leakaudit.facts.gradient_rank import (
     total,
 )
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node
+from leakaudit.graph import Followed, Graph, Node
 from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, require
 from leakaudit.operators.moved import Moves
 
@@ -62,6 +62,35 @@ class Reshape(Rearranges):
         require(prod(inputs[0]) == prod(target))
         return [target]
 
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        """Axes that were merged stay merged; an axis that was split keeps its size."""
+        source, target = old[0], stated[0]
+        result: list[int] = []
+        i = j = 0
+        while i < len(source) or j < len(target):
+            first_in, first_out = i, j
+            i, j = i + 1, j + 1
+            while prod(source[first_in:i]) != prod(target[first_out:j]):
+                if prod(source[first_in:i]) < prod(target[first_out:j]):
+                    i += 1
+                else:
+                    j += 1
+            if j >= len(target):  # trailing axes of size 1
+                i = len(source)
+            elif i >= len(source):
+                j = len(target)
+            merged, parts = new[0][first_in:i], target[first_out:j]
+            if merged == source[first_in:i]:
+                result.extend(parts)
+            elif sum(part != 1 for part in parts) <= 1 and parts:
+                wide = next((k for k, part in enumerate(parts) if part != 1), 0)
+                result.extend(prod(merged) if k == wide else 1 for k in range(len(parts)))
+            else:
+                raise ValueError("splits an axis whose size would change")
+        return self, {}, tuple(result)
+
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return reshaped(outputs[0], graph.shape(node.inputs[index]))
 
@@ -69,6 +98,8 @@ class Reshape(Rearranges):
 @dataclass(frozen=True, slots=True)
 class Transpose(Rearranges):
     """Output axis i is input axis `permutation[i]`."""
+
+    any_size: ClassVar[bool] = True
 
     permutation: tuple[int, ...]
 
@@ -95,7 +126,17 @@ class Expand(MovesAll):
 class Concat(MovesAll):
     """Inputs, tensors or parameters, one after the other along `axis` (>= 0)."""
 
+    any_size: ClassVar[bool] = True
+
     axis: int
+
+    def follow(
+        self, old: Shapes, new: Shapes, parameters: Roles, stated: Shapes, width: int | None = None
+    ) -> Followed:
+        try:
+            return MovesAll.follow(self, old, new, parameters, stated)
+        except ValueError as error:
+            raise ValueError("concatenates tensors, which would no longer fit") from error
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         axis, source = self.axis, inputs[0]

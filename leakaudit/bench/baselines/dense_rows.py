@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.operators import Conv
+from leakaudit.operators.base import Window
 
 
-def padded_shape(op: Conv, shape: tuple[int, ...]) -> tuple[int, ...]:
+def padded_shape(op: Window, shape: tuple[int, ...]) -> tuple[int, ...]:
     """(N, H.., W..) of one example with its padding; `shape` is the input's, batch first."""
     sizes = zip(shape[2:], op.padding_begin, op.padding_end, strict=True)
     return (shape[1], *(size + begin + end for size, begin, end in sizes))
 
 
 def convolution_rows(
-    op: Conv,
+    op: Window,
     shape: tuple[int, ...],
     w: Tensor,
     G: Tensor | None,
@@ -76,7 +76,7 @@ def convolution_rows(
 
 
 def convolution_input(
-    op: Conv, shape: tuple[int, ...], solved: Tensor, *, padding_constraints: bool
+    op: Window, shape: tuple[int, ...], solved: Tensor, *, padding_constraints: bool
 ) -> Tensor:
     """The unknowns of `convolution_rows` as the layer's input (1, N, H, W)."""
     if padding_constraints:
@@ -92,7 +92,7 @@ def linear_rows(W: Tensor, g: Tensor) -> Tensor:
     return torch.cat([W, gradient.reshape(outputs * inputs, inputs)])
 
 
-def _inside(op: Conv, shape: tuple[int, ...]) -> Tensor:
+def _inside(op: Window, shape: tuple[int, ...]) -> Tensor:
     """Mask over the padded unknowns: which are real pixels."""
     mask = torch.zeros(padded_shape(op, shape), dtype=torch.bool)
     top, left = op.padding_begin

@@ -16,11 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.bench.baselines.dense_rows import (
-    convolution_input,
-    convolution_rows,
-    linear_rows,
-)
+from leakaudit.bench.baselines.dense_rows import convolution_input, convolution_rows, linear_rows
 from leakaudit.bench.baselines.interface import AttackResult
 from leakaudit.bench.baselines.rgap_network import (
     BiasFreeNetwork,
@@ -29,7 +25,7 @@ from leakaudit.bench.baselines.rgap_network import (
     read_network,
 )
 from leakaudit.graph import Graph
-from leakaudit.operators import Conv
+from leakaudit.operators.base import Window
 
 # Where -m/(1 + e^m) is smallest: the margins of two examples with the same gradient ("twin data")
 # lie on either side.
@@ -127,7 +123,7 @@ class Rgap:
         shape = graph.tensors[layer.node.inputs[0]].shape
         G, o = _through_activation(layer, g, a)
         op = layer.node.op
-        if isinstance(op, Conv):
+        if isinstance(op, Window):
             S = convolution_rows(
                 op,
                 shape,
@@ -154,7 +150,7 @@ class Rgap:
             if solved.rank.numel()
             else f"{layer.node.name}: {S.shape[0]} x {S.shape[1]}"
         )
-        if isinstance(op, Conv):
+        if isinstance(op, Window):
             x = convolution_input(op, shape, x, padding_constraints=self.padding_constraints)
             return _input_gradient(op, shape, w, G), x
         return (G.reshape(1, -1) @ w), x.reshape(1, -1)
@@ -166,14 +162,14 @@ def _through_activation(layer: HiddenLayer, g: Tensor, a: Tensor) -> tuple[Tenso
     return torch.where(positive, g, g * layer.slope), torch.where(positive, a, a / layer.slope)
 
 
-def _input_gradient(op: Conv, shape: tuple[int, ...], w: Tensor, G: Tensor) -> Tensor:
+def _input_gradient(op: Window, shape: tuple[int, ...], w: Tensor, G: Tensor) -> Tensor:
     """dl/dx of a convolution, by differentiating it."""
     x = torch.zeros(shape, dtype=w.dtype, device=w.device, requires_grad=True)
     (gradient,) = torch.autograd.grad(_convolve(op, x, w), x, G)
     return gradient
 
 
-def _convolve(op: Conv, x: Tensor, w: Tensor) -> Tensor:
+def _convolve(op: Window, x: Tensor, w: Tensor) -> Tensor:
     (top, left), (bottom, right) = op.padding_begin, op.padding_end
     padded = F.pad(x, (left, right, top, bottom))
     return F.conv2d(padded, w, stride=op.stride, dilation=op.dilation)

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from leakaudit.graph import Graph, Node
-from leakaudit.operators import Conv, LeakyRelu, Linear, Reshape
+from leakaudit.operators import LeakyRelu, Linear, Reshape
+from leakaudit.operators.convolution import Grouped
 
 
 class NotApplicable(Exception):
@@ -53,12 +54,13 @@ def read_network(graph: Graph, gradients: Collection[str], loss: str) -> BiasFre
         if node.inputs != (current,):
             raise NotApplicable(f"{node.name}: R-GAP needs a chain of layers")
         (current,) = node.outputs
-        match node.op:
-            case Conv() | Linear() if pending is not None:
+        if node.op.is_layer:
+            if pending is not None:
                 raise NotApplicable(f"{pending.name}: R-GAP needs a LeakyReLU behind every layer")
-            case Conv() | Linear():
-                _check_layer(graph, node, gradients)
-                pending = node
+            _check_layer(graph, node, gradients)
+            pending = node
+            continue
+        match node.op:
             case LeakyRelu(slope) if pending is not None and slope > 0:
                 hidden.append(HiddenLayer(pending, slope))
                 pending = None
@@ -82,9 +84,9 @@ def _check_layer(graph: Graph, node: Node, gradients: Collection[str]) -> None:
         raise NotApplicable(f"{node.name}: R-GAP needs the gradient of every layer's own weight")
     shape = graph.tensors[node.inputs[0]].shape
     match node.op:
-        case Conv() as op if op.groups != 1:
+        case Grouped() as op if op.groups != 1:
             raise NotApplicable(f"{node.name}: R-GAP knows no groups")
-        case Conv() if len(shape) != 4:
+        case Grouped() if len(shape) != 4:
             raise NotApplicable(f"{node.name}: R-GAP needs two spatial axes")
         case Linear() as op if len(shape) != 2 or op.alpha != 1:
             raise NotApplicable(f"{node.name}: R-GAP needs a plain dense layer")

@@ -13,7 +13,7 @@ from leakaudit.errors import UsageError
 from leakaudit.frontends.onnx.file import PROTOBUF_LIMIT, default_opset, read_model
 from leakaudit.frontends.onnx.native import NativeError, OnnxNative
 from leakaudit.graph import WeightSource
-from leakaudit.operators import Conv
+from leakaudit.operators.convolution import Grouped
 from leakaudit.sandbox.limits import Limits
 
 
@@ -31,7 +31,7 @@ class OnnxEdit:
     """
 
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
-    convolution: tuple[str, Conv] | None = None
+    convolution: tuple[str, Grouped] | None = None
     dropped_bias: str | None = None
     pooled: tuple[str, tuple[int, ...]] | None = None
     pooled_name: str = ""
@@ -90,7 +90,7 @@ def _replace_tensors(graph: onnx.GraphProto, tensors: Mapping[str, np.ndarray]) 
             stated[name].CopyFrom(helper.make_tensor_value_info(name, kind, array.shape))
 
 
-def _set_convolution(graph: onnx.GraphProto, weight: str, op: Conv) -> None:
+def _set_convolution(graph: onnx.GraphProto, weight: str, op: Grouped) -> None:
     (node,) = _readers(graph, weight, "Conv")
     changed = {
         "kernel_shape": op.kernel,
