@@ -83,9 +83,7 @@ class Report:
         Raises:
             UsageError: There is no such format.
         """
-        return reporter(file_format).render(
-            self.audit, RenderOptions(width=width, verbosity=verbosity)
-        )
+        return reporter(file_format)(self.audit, RenderOptions(width=width, verbosity=verbosity))
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON report as plain values; its schema ships beside the package's `report`."""

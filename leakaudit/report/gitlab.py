@@ -26,29 +26,24 @@ SEVERITIES = {
 }
 
 
-class GitlabReporter:
-    """Writes an entry per finding, per target not audited and per thing skipped."""
-
-    name = "gitlab"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        entries: list[Json] = []
-        seen: Counter[tuple[str, ...]] = Counter()
-        for model in report.models:
-            for check, severity, description, identity in _problems(model, options):
-                key = (model.target, check, *identity)
-                seen[key] += 1
-                entries.append(
-                    {
-                        "description": description,
-                        "check_name": check,
-                        "fingerprint": _fingerprint(*key, str(seen[key])),
-                        "severity": severity,
-                        "location": {"path": shown_file(model), "lines": {"begin": 1}},
-                    }
-                )
-        return dump(entries)
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return an entry per finding, per target not audited and per thing skipped."""
+    entries: list[Json] = []
+    seen: Counter[tuple[str, ...]] = Counter()
+    for model in report.models:
+        for check, severity, description, identity in _problems(model, options):
+            key = (model.target, check, *identity)
+            seen[key] += 1
+            entries.append(
+                {
+                    "description": description,
+                    "check_name": check,
+                    "fingerprint": _fingerprint(*key, str(seen[key])),
+                    "severity": severity,
+                    "location": {"path": shown_file(model), "lines": {"begin": 1}},
+                }
+            )
+    return dump(entries)
 
 
 def _problems(

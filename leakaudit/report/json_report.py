@@ -23,14 +23,9 @@ from leakaudit.report.summary import Summary, summarise
 SCHEMA_VERSION = 1
 
 
-class JsonReporter:
-    """Writes what `as_json` gives: ASCII, two spaces of indent, keys always in the same order."""
-
-    name = "json"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`. Strings are exact, escaped as JSON allows."""
-        return dump(as_json(report, show_seconds=options.show_seconds))
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return what `as_json` gives: ASCII, two spaces of indent, keys always in the same order."""
+    return dump(as_json(report, show_seconds=options.show_seconds))
 
 
 def schema() -> dict[str, object]:

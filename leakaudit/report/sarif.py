@@ -46,40 +46,35 @@ _NOTIFICATIONS = {
 _SHORT_AT_MOST = 1024  # GitHub's limit for the short and full descriptions
 
 
-class SarifReporter:
-    """Writes one run over all targets."""
-
-    name = "sarif"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        rules = prose.rules_of(report)
-        index = {rule.id: number for number, rule in enumerate(rules)}
-        about_path = {rule.id for rule in rules if rule.about_path}
-        results: list[Json] = []
-        for model in report.models:
-            for finding, state in _with_state(report, model):
-                result = _result(model, finding, index[finding.rule], options) | state
-                if finding.rule in about_path and model.leak_path and model.leak_path.steps:
-                    result["codeFlows"] = [_code_flow(model, model.leak_path)]
-                results.append(result)
-        return dump(
-            {
-                "$schema": SCHEMA_URI,
-                "version": "2.1.0",
-                "runs": [
-                    {
-                        "tool": {"driver": _driver(report, rules)},
-                        "invocations": [_invocation(report)],
-                        "columnKind": "utf16CodeUnits",
-                        "originalUriBaseIds": {
-                            "%SRCROOT%": {"description": {"text": "The folder of the run."}}
-                        },
-                        "results": results,
-                    }
-                ],
-            }
-        )
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return one run over all targets."""
+    rules = prose.rules_of(report)
+    index = {rule.id: number for number, rule in enumerate(rules)}
+    about_path = {rule.id for rule in rules if rule.about_path}
+    results: list[Json] = []
+    for model in report.models:
+        for finding, state in _with_state(report, model):
+            result = _result(model, finding, index[finding.rule], options) | state
+            if finding.rule in about_path and model.leak_path and model.leak_path.steps:
+                result["codeFlows"] = [_code_flow(model, model.leak_path)]
+            results.append(result)
+    return dump(
+        {
+            "$schema": SCHEMA_URI,
+            "version": "2.1.0",
+            "runs": [
+                {
+                    "tool": {"driver": _driver(report, rules)},
+                    "invocations": [_invocation(report)],
+                    "columnKind": "utf16CodeUnits",
+                    "originalUriBaseIds": {
+                        "%SRCROOT%": {"description": {"text": "The folder of the run."}}
+                    },
+                    "results": results,
+                }
+            ],
+        }
+    )
 
 
 def _with_state(report: AuditReport, model: ModelReport) -> list[tuple[Finding, dict[str, Json]]]:

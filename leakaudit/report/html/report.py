@@ -28,42 +28,40 @@ from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary, summarise
 
 
-class HtmlReporter:
-    """Writes one page: summary, then per model pictures, layers, leak path, findings, formulas."""
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return one page: summary, then per model pictures, layers, leak path, findings, formulas.
 
-    name = "html"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`. Pictures are read from where `--save-images` wrote them."""
-        summary = summarise(report)
-        totals = text(wording.totals(summary))
-        rules = {rule.id: rule for rule in prose.rules_of(report)}
-        models = [
-            _model(model, f"model-{number}", rules, prose.path_finding(report, model), options)
-            for number, model in enumerate(report.models, start=1)
-        ]
-        parts = [
-            "<!doctype html>",
-            '<html lang="en">',
-            _head(summary),
-            "<body>",
-            '<a class="skip" href="#content">Skip to the content</a>',
-            '<header><p class="kicker">leakaudit</p><h1>What the gradients give away</h1></header>',
-            '<main id="content">',
-            '<section aria-label="Summary">',
-            _tally(summary),
-            f"<p>{totals}.</p>",
-            "</section>",
-            _contents(report.models) if len(report.models) > 1 else "",
-            *models,
-            "</main>",
-            f"<footer><p>leakaudit {text(report.tool_version)}. “Confirmed” means that the "
-            "reconstruction ran and came back with the error stated. What could not be reproduced "
-            "is not thereby private.</p></footer>",
-            "</body>",
-            "</html>",
-        ]
-        return "\n".join(part for part in parts if part) + "\n"
+    Pictures are read from where `--save-images` wrote them.
+    """
+    summary = summarise(report)
+    totals = text(wording.totals(summary))
+    rules = {rule.id: rule for rule in prose.rules_of(report)}
+    models = [
+        _model(model, f"model-{number}", rules, prose.path_finding(report, model), options)
+        for number, model in enumerate(report.models, start=1)
+    ]
+    parts = [
+        "<!doctype html>",
+        '<html lang="en">',
+        _head(summary),
+        "<body>",
+        '<a class="skip" href="#content">Skip to the content</a>',
+        '<header><p class="kicker">leakaudit</p><h1>What the gradients give away</h1></header>',
+        '<main id="content">',
+        '<section aria-label="Summary">',
+        _tally(summary),
+        f"<p>{totals}.</p>",
+        "</section>",
+        _contents(report.models) if len(report.models) > 1 else "",
+        *models,
+        "</main>",
+        f"<footer><p>leakaudit {text(report.tool_version)}. “Confirmed” means that the "
+        "reconstruction ran and came back with the error stated. What could not be reproduced "
+        "is not thereby private.</p></footer>",
+        "</body>",
+        "</html>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
 
 
 @cache

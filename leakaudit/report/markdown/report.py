@@ -29,19 +29,14 @@ _MARKS = {
 _BAR = 10  # characters of the bar that shows the determined fraction
 
 
-class MarkdownReporter:
-    """Writes a table of models, then per model: layers, findings, leak path, what was skipped."""
-
-    name = "markdown"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        blocks = ["# leakaudit", f"**{text(wording.totals(summarise(report)))}**"]
-        if report.models:
-            blocks.append(_models(report.models))
-        for model in report.models:
-            blocks += _model(model, options)
-        return "\n\n".join(blocks) + "\n"
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return a table of models, then per model: layers, findings, leak path, what was skipped."""
+    blocks = ["# leakaudit", f"**{text(wording.totals(summarise(report)))}**"]
+    if report.models:
+        blocks.append(_models(report.models))
+    for model in report.models:
+        blocks += _model(model, options)
+    return "\n\n".join(blocks) + "\n"
 
 
 def _models(models: Sequence[ModelReport]) -> str:

@@ -48,21 +48,16 @@ _STATUS_COLORS = {
 }
 
 
-class TableReporter:
-    """Writes, per model: heading, layers, leak path, findings, what was skipped; then totals."""
-
-    name = "table"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        page = _Page(options)
-        lines: list[str] = []
-        if options.verbosity > -2:
-            for model in report.models:
-                lines += [*page.model(model), ""]
-        summary = summarise(report)
-        lines += page.wrap(_glued(wording.totals(summary)), style={"bold": True})
-        return "\n".join(lines) + "\n"
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return, per model: heading, layers, leak path, findings, what was skipped; then totals."""
+    page = _Page(options)
+    lines: list[str] = []
+    if options.verbosity > -2:
+        for model in report.models:
+            lines += [*page.model(model), ""]
+    summary = summarise(report)
+    lines += page.wrap(_glued(wording.totals(summary)), style={"bold": True})
+    return "\n".join(lines) + "\n"
 
 
 class _Page:
