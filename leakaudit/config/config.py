@@ -12,13 +12,13 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import NoReturn
 
-from leakaudit.config.keys import IGNORE_KEYS, OPTIONS, OTHERS, TABLES, TARGET_KEYS
-from leakaudit.config.values import Check, Mistake
+from leakaudit.config.keys import IGNORE_KEYS, OPTIONS, OTHERS, TARGET_KEYS
+from leakaudit.config.values import Check, Mistake, limits
 from leakaudit.errors import UsageError
 from leakaudit.findings import Ignore, Severity
+from leakaudit.sandbox.limits import LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Config:
     """
 
     file: Path | None = None
-    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, object] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    severities: Mapping[str, Severity] = field(default_factory=lambda: MappingProxyType({}))
+    severities: Mapping[str, Severity] = field(default_factory=dict)
     per_target: tuple[TargetSettings, ...] = ()
     ignores: tuple[Ignore, ...] = ()
 
@@ -80,23 +80,20 @@ class _Reader:
 
     def config(self, data: Mapping[str, object]) -> Config:
         """The whole configuration."""
-        known = [*OTHERS, *OPTIONS, *TABLES, "target", "ignore"]
+        known = [*OTHERS, *OPTIONS, "limits", "target", "ignore"]
         self.check_keys(data, known, "")
-        options = {
-            key: self.value(data[key], check, key) for key, check in OPTIONS.items() if key in data
-        }
-        for key, (option, check, entries) in TABLES.items():
-            if key in data:
-                table = data[key]
-                if isinstance(table, dict):
-                    self.check_keys(table, entries, f"{key}: ")
-                options[option] = self.value(table, check, key)
-        others = {
-            key: self.value(data[key], check, key) for key, check in OTHERS.items() if key in data
-        }
+        options, others = (
+            {key: self.value(data[key], check, key) for key, check in keys.items() if key in data}
+            for keys in (OPTIONS, OTHERS)
+        )
+        if "limits" in data:
+            table = data["limits"]
+            if isinstance(table, dict):
+                self.check_keys(table, LIMITS, "limits: ")
+            options["limit"] = self.value(table, limits, "limits")
         return Config(
             file=self.file,
-            options=MappingProxyType(options),
+            options=options,
             per_target=tuple(
                 self.target(entry, f"target {number}: ")
                 for number, entry in self.entries(data, "target")
