@@ -66,18 +66,12 @@ class Apply:
 Tree = Literal | Name | Apply
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """A tree, the names in it that stand for numbers and for yes or no, and which of both it is."""
-
-    tree: Tree
-    numbers: frozenset[str]
-    flags: frozenset[str]
-    is_condition: bool
-
-
-def read(text: str, symbols: frozenset[str]) -> Parsed:
+def read(text: str, symbols: frozenset[str]) -> tuple[Tree, frozenset[str], frozenset[str], bool]:
     """Read `text`, in which the names `symbols` may occur.
+
+    Returns:
+        The tree, the names in it that stand for numbers, those that stand for yes or no, and
+        whether the whole is yes or no.
 
     Raises:
         ExpressionError: The text is not in the grammar; the message says what and where.
@@ -100,7 +94,10 @@ def read(text: str, symbols: frozenset[str]) -> Parsed:
         raise ExpressionError(f"not an expression ({error.msg})", text, column) from None
     except (MemoryError, RecursionError):
         raise ExpressionError("nested too deeply", text) from None
-    return _Parser(text, indent, symbols).parsed(root)
+    parser = _Parser(text, indent, symbols)
+    is_condition = _is_truth(root)
+    tree = parser.truth(root, 1) if is_condition else parser.number(root, 1)
+    return tree, frozenset(parser.numbers), frozenset(parser.flags), is_condition
 
 
 _BINARY: Mapping[type[ast.operator], str] = {
@@ -141,12 +138,6 @@ class _Parser:
         self.symbols = symbols
         self.numbers: set[str] = set()
         self.flags: set[str] = set()
-
-    def parsed(self, root: ast.expr) -> Parsed:
-        is_condition = _is_truth(root)
-        tree = self.truth(root, 1) if is_condition else self.number(root, 1)
-        numbers, flags = frozenset(self.numbers), frozenset(self.flags)
-        return Parsed(tree, numbers, flags, is_condition)
 
     def truth(self, node: ast.expr, depth: int) -> Tree:
         self.check_depth(node, depth)
