@@ -30,17 +30,13 @@ LEVELS = {
 }
 
 
-def subject(finding: Finding) -> str:
-    """Return what the finding is about: "Layer conv1", "Model"."""
-    return "Model" if finding.layer is None else f"Layer {plain(finding.layer)}"
-
-
 def statement(finding: Finding) -> str:
     """Return one paragraph, the layer in its first sentence: "Layer conv1: ..."."""
-    sentences = [f"{subject(finding)}: {plain(finding.message.strip())}"]
+    subject = "Model" if finding.layer is None else f"Layer {plain(finding.layer)}"
+    sentences = [f"{subject}: {plain(finding.message.strip())}"]
     if finding.downgraded_because:
         sentences.append(f"Severity lowered: {plain(finding.downgraded_because.strip())}")
-    return " ".join(map(_ended, sentences))
+    return " ".join(it if it.endswith((".", "!", "?")) else f"{it}." for it in sentences)
 
 
 def evidence(finding: Finding, *, show_seconds: bool) -> str:
@@ -60,12 +56,8 @@ def remedy(finding: Finding) -> str:
 def told(opening: str, finding: Finding, *, show_seconds: bool) -> str:
     """Return `opening`, the evidence and the remedy, a line each, as far as there are any."""
     advice = remedy(finding)
-    lines = [
-        opening,
-        evidence(finding, show_seconds=show_seconds),
-        f"Remedy: {advice}" if advice else "",
-    ]
-    return "\n".join(filter(None, lines))
+    shown = evidence(finding, show_seconds=show_seconds)
+    return "\n".join(filter(None, (opening, shown, f"Remedy: {advice}" if advice else "")))
 
 
 def with_evidence(opening: str, finding: Finding, *, show_seconds: bool) -> str:
@@ -141,7 +133,3 @@ def _from_finding(finding: Finding) -> RuleText:
         references=(),
         url=finding.url,
     )
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

@@ -117,17 +117,17 @@ def _driver(report: AuditReport, rules: tuple[RuleText, ...]) -> dict[str, Json]
 
 
 def _rule(rule: RuleText) -> dict[str, Json]:
-    title = plain(rule.title)
+    title, level = plain(rule.title), prose.LEVELS[rule.severity]
     why = [plain(paragraph) for paragraph in rule.why.split("\n\n") if paragraph.strip()]
     remedy = plain(" ".join(rule.remedy.split()))
     references = [plain(reference) for reference in rule.references]
-    text = [*(why or [title])]
-    marked = [*map(rich, why or [title])]
+    text = why or [title]
+    marked = [*map(rich, text)]
     if remedy:
-        text.append(f"What to do: {remedy}")
+        text = [*text, f"What to do: {remedy}"]
         marked += ["### What to do", rich(remedy)]
     if references:
-        text.append("References: " + "; ".join(references))
+        text = [*text, "References: " + "; ".join(references)]
         marked += ["### References", "\n".join(f"- {rich(entry)}" for entry in references)]
     described: dict[str, Json] = {
         "id": plain(rule.id),
@@ -135,10 +135,10 @@ def _rule(rule: RuleText) -> dict[str, Json]:
         "shortDescription": {"text": _cut(title)},
         "fullDescription": {"text": _cut(why[0] if why else title)},
         "help": {"text": "\n\n".join(text), "markdown": "\n\n".join(marked)},
-        "defaultConfiguration": {"level": prose.LEVELS[rule.severity]},
+        "defaultConfiguration": {"level": level},
         "properties": {
             "precision": rule.precision,
-            "problem.severity": _problem_severity(rule.severity),
+            "problem.severity": "recommendation" if level == "note" else level,
             "security-severity": SECURITY_SEVERITY[rule.severity],
             "tags": _TAGS,
         },
@@ -150,11 +150,6 @@ def _rule(rule: RuleText) -> dict[str, Json]:
 
 def _pascal(slug: str) -> str:
     return "".join(word.capitalize() for word in slug.split("-"))
-
-
-def _problem_severity(severity: Severity) -> str:
-    level = prose.LEVELS[severity]
-    return "recommendation" if level == "note" else level
 
 
 def _result(
@@ -182,20 +177,16 @@ def _location(model: ModelReport, layer: str | None) -> dict[str, Json]:
     artifact: dict[str, Json] = {"uri": uri}
     if relative:
         artifact["uriBaseId"] = "%SRCROOT%"
-    location: dict[str, Json] = {
-        "physicalLocation": {"artifactLocation": artifact, "region": dict(_REGION)}
-    }
-    if layer is None:
-        logical: dict[str, Json] = {"name": plain(model.target), "kind": "module"}
-    else:
+    target = plain(model.target)
+    logical: dict[str, Json] = {"name": target, "kind": "module"}
+    if layer is not None:
         # A layer of a network is what an object is in a program; SARIF has no closer word.
-        logical = {
-            "name": plain(layer),
-            "fullyQualifiedName": f"{plain(model.target)}:{plain(layer)}",
-            "kind": "object",
-        }
-    location["logicalLocations"] = [logical]
-    return location
+        name = plain(layer)
+        logical = {"name": name, "fullyQualifiedName": f"{target}:{name}", "kind": "object"}
+    return {
+        "physicalLocation": {"artifactLocation": artifact, "region": _REGION},
+        "logicalLocations": [logical],
+    }
 
 
 def _code_flow(model: ModelReport, path: LeakPathReport) -> dict[str, Json]:
