@@ -6,25 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 
-from leakaudit.findings import (
-    AuditReport,
-    BaselineEntry,
-    BaselineUse,
-    Confirmation,
-    Counts,
-    Finding,
-    Ignore,
-    IgnoreUse,
-    ImageReport,
-    InputReport,
-    LayerReport,
-    LeakPathReport,
-    ModelReport,
-    PathStep,
-    PathStop,
-    Skipped,
-    Suppressed,
-)
+from leakaudit import findings
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.json_text import Json, dump, picked, plain_value
 from leakaudit.report.summary import Summary, summarise
@@ -33,29 +15,29 @@ SCHEMA_VERSION = 1
 
 # The keys of the document, in its order. An attribute that is not named here stays out of it.
 _KEYS: Mapping[type, str] = {
-    ModelReport: (
+    findings.ModelReport: (
         "target format sha256 inputs complete error layers leak_path "
         "findings known suppressed skipped notes images"
     ),
-    InputReport: "name shape",
-    LayerReport: "name op origin input_shape output_shape parameters counts verdict note",
-    LeakPathReport: "reaches_input furthest furthest_size steps stopped",
-    PathStep: "kind derivation tensor fact premises layer counts",
-    PathStop: "at reason kind",
-    Finding: (
+    findings.InputReport: "name shape",
+    findings.LayerReport: "name op origin input_shape output_shape parameters counts verdict note",
+    findings.LeakPathReport: "reaches_input furthest furthest_size steps stopped",
+    findings.PathStep: "kind derivation tensor fact premises layer counts",
+    findings.PathStop: "at reason kind",
+    findings.Finding: (
         "rule title severity layer message fingerprint remedy url downgraded_because confirmation"
     ),
-    Suppressed: "reason finding",
-    Skipped: "what reason",
-    ImageReport: "original reconstruction difference",
-    Ignore: "rule target layer reason",
-    BaselineUse: "file fixed",
-    BaselineEntry: "target rule layer severity fingerprint",
+    findings.Suppressed: "reason finding",
+    findings.Skipped: "what reason",
+    findings.ImageReport: "original reconstruction difference",
+    findings.Ignore: "rule target layer reason",
+    findings.BaselineUse: "file fixed",
+    findings.BaselineEntry: "target rule layer severity fingerprint",
     Summary: ("models layers findings confirmed not_reproduced known suppressed incomplete errors"),
 }
 
 
-def render(report: AuditReport, options: RenderOptions) -> str:
+def render(report: findings.AuditReport, options: RenderOptions) -> str:
     """Return what `as_json` gives: ASCII, two spaces of indent, keys always in the same order."""
     return dump(as_json(report, show_seconds=options.show_seconds))
 
@@ -67,7 +49,7 @@ def schema() -> dict[str, object]:
     return loaded
 
 
-def as_json(report: AuditReport, *, show_seconds: bool = True) -> dict[str, Json]:
+def as_json(report: findings.AuditReport, *, show_seconds: bool = True) -> dict[str, Json]:
     """Return the report as plain JSON values.
 
     NaN and infinity become null, lone surrogates visible text. Durations stand in `seconds` only.
@@ -87,9 +69,9 @@ def as_json(report: AuditReport, *, show_seconds: bool = True) -> dict[str, Json
 
 def _value(value: object, show_seconds: bool) -> Json:
     match value:
-        case Confirmation():
+        case findings.Confirmation():
             return _confirmation(value, show_seconds)
-        case Counts():
+        case findings.Counts():
             return _counts(value)
         case tuple():
             return [_value(entry, show_seconds) for entry in value]
@@ -102,7 +84,7 @@ def _value(value: object, show_seconds: bool) -> Json:
             return plain_value(value)
 
 
-def _counts(counts: Counts) -> Json:
+def _counts(counts: findings.Counts) -> Json:
     constraints = ("gradient_constraints", "weight_constraints")
     return {
         **picked(counts, "unknowns", "unread", *constraints),
@@ -112,7 +94,7 @@ def _counts(counts: Counts) -> Json:
     }
 
 
-def _confirmation(told: Confirmation, show_seconds: bool) -> Json:
+def _confirmation(told: findings.Confirmation, show_seconds: bool) -> Json:
     largest, smallest = told.singular_values or (None, None)
     return {
         **picked(told, "status", "scope", "device", "gradient_dtype", "solver", "rank", "unknowns"),
@@ -134,6 +116,6 @@ def _figure(number: float | None, digits: int = 6) -> Json:
     return None if number is None else plain_value(float(f"{number:.{digits}g}"))
 
 
-def _ignore(use: IgnoreUse) -> Json:
-    ignore = picked(use.ignore, *_KEYS[Ignore].split())
+def _ignore(use: findings.IgnoreUse) -> Json:
+    ignore = picked(use.ignore, *_KEYS[findings.Ignore].split())
     return {**ignore, **picked(use, "matched", "unused")}

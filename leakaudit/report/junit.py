@@ -25,7 +25,7 @@ from leakaudit.report.escape import plain
 from leakaudit.report.interface import RenderOptions
 
 MODEL_CASE = "(model)"
-_OUTCOMES = ("failures", "errors", "skipped")
+_OUTCOMES = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
 def render(report: AuditReport, options: RenderOptions) -> str:
@@ -52,7 +52,7 @@ def _suite(model: ModelReport, options: RenderOptions) -> ET.Element:
     for case in cases:
         case.set("classname", target)
     suite.set("tests", str(len(cases)))
-    for count, tag in zip(_OUTCOMES, ("failure", "error", "skipped"), strict=True):
+    for count, tag in _OUTCOMES.items():
         suite.set(count, str(sum(case.find(tag) is not None for case in cases)))
     if options.show_seconds:
         suite.set("time", f"{sum(float(case.get('time', '0')) for case in cases):.3f}")

@@ -53,7 +53,8 @@ def test_reporters_import_nothing_of_ours_but_findings_and_errors() -> None:
     for path in FOLDER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                seen.add(node.module or "")
+                within = [f"leakaudit.{alias.name}" for alias in node.names]
+                seen.update(within if node.module == "leakaudit" else [node.module or ""])
             elif isinstance(node, ast.Import):
                 seen.update(alias.name for alias in node.names)
     ours = {name for name in seen if name.startswith("leakaudit")}
