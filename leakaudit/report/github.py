@@ -9,7 +9,7 @@ from leakaudit.findings import AuditReport, Finding, ModelReport
 from leakaudit.report import prose, wording
 from leakaudit.report.escape import plain
 from leakaudit.report.interface import RenderOptions
-from leakaudit.report.location import shown_file
+from leakaudit.report.location import file_of
 from leakaudit.report.summary import summarise
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
@@ -37,7 +37,7 @@ def render(report: AuditReport, options: RenderOptions) -> str:
 
 def command(name: str, model: ModelReport, title: str, message: str) -> str:
     """Return one workflow command. `message` may have several lines."""
-    properties = f"file={_property(shown_file(model))},title={_property(f'leakaudit: {title}')}"
+    properties = f"file={_property(plain(file_of(model)))},title={_property(f'leakaudit: {title}')}"
     return f"::{name} {properties}::{_data(message)}"
 
 

@@ -15,7 +15,7 @@ from leakaudit.report import prose
 from leakaudit.report.escape import plain
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.json_text import Json, dump
-from leakaudit.report.location import shown_file
+from leakaudit.report.location import file_of
 
 SEVERITIES = {
     Severity.CRITICAL: "blocker",
@@ -40,7 +40,7 @@ def render(report: AuditReport, options: RenderOptions) -> str:
                     "check_name": check,
                     "fingerprint": _fingerprint(*key, str(seen[key])),
                     "severity": severity,
-                    "location": {"path": shown_file(model), "lines": {"begin": 1}},
+                    "location": {"path": plain(file_of(model)), "lines": {"begin": 1}},
                 }
             )
     return dump(entries)

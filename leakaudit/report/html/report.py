@@ -24,7 +24,7 @@ from leakaudit.report.html import svg
 from leakaudit.report.html.findings import findings
 from leakaudit.report.html.layers import formulas, layer_table
 from leakaudit.report.html.pictures import pictures
-from leakaudit.report.html.text import Column, name, severity_badge, table, text
+from leakaudit.report.html.text import Column, listed, name, severity_badge, table, text
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary, summarise
 
@@ -161,8 +161,8 @@ def _model(
         ("Leak path", _leak_path(path, model, identity) if path else ""),
         ("Findings", findings(model, rules, options)),
         ("Formulas", formulas(model.layers)),
-        ("Skipped", _list(f"{name(e.what)}: {text(e.reason.strip())}" for e in model.skipped)),
-        ("Notes", _list(text(note.strip()) for note in model.notes)),
+        ("Skipped", listed(f"{name(e.what)}: {text(e.reason.strip())}" for e in model.skipped)),
+        ("Notes", listed(text(note.strip()) for note in model.notes)),
     ]
     parts = [*head, f'<p class="facts">{text(facts)}</p>', _lead(model, about_path)]
     parts += [
@@ -216,8 +216,3 @@ def _step(step: PathStep) -> str:
     where = f"{name(step.layer)}: " if step.layer else ""
     fact = f'<code class="fact">{text(step.fact)}</code>'
     return f"{where}{text(step.derivation.strip())} ⇒ {fact}"
-
-
-def _list(entries: Iterable[str]) -> str:
-    items = "".join(f"<li>{entry}</li>" for entry in entries)
-    return f'<ul class="plain-list">{items}</ul>' if items else ""

@@ -140,33 +140,26 @@ class _Drawing:
     def station(self, station: _Station) -> None:
         """A layer's box: name, what becomes known, the equations solved."""
         numbers, steps = zip(*station, strict=True)
-        top = self.height
-        self.height += 30
-        inside = [
+        top, below = self.height, len(self.shapes)
+        self.shapes += [
             _text("layer", _MARGIN, top + 20, _fit(steps[0].layer or "all uses", 28)),
             _text("steps", _WIDTH - _MARGIN, top + 20, _numbers(numbers)),
         ]
-        start = len(self.shapes)
+        self.height += 30
         self.chips([plain(step.fact) for step in steps])
         for step in steps:
             self.prose("equations", wording.equations(step.counts))
         self.height += 8
-        inside += self.shapes[start:]
-        self.shapes[start:] = [_box("station", top, self.height - top), *inside]
+        self.shapes.insert(below, _box("station", top, self.height - top))
 
     def stop(self, at: str, reason: str) -> None:
         """Where the path ends and why."""
-        top = self.height
+        top, below = self.height, len(self.shapes)
+        self.shapes.append(_text("layer", _MARGIN, top + 20, f"stops at {_fit(at, 32)}"))
         self.height += 30
-        start = len(self.shapes)
         self.prose("reason", plain(reason.strip()))
         self.height += 10
-        inside = self.shapes[start:]
-        self.shapes[start:] = [
-            _box("stop", top, self.height - top),
-            _text("layer", _MARGIN, top + 20, f"stops at {_fit(at, 32)}"),
-            *inside,
-        ]
+        self.shapes.insert(below, _box("stop", top, self.height - top))
 
     def chips(self, facts: Sequence[str]) -> None:
         """What becomes known: two beside each other where they are short enough."""
