@@ -43,7 +43,7 @@ def command(name: str, model: ModelReport, title: str, message: str) -> str:
 
 def _finding(model: ModelReport, finding: Finding, options: RenderOptions) -> str:
     opening = f"{prose.statement(finding)} ({finding.severity.value})"
-    message = prose.told(opening, finding, show_seconds=options.show_seconds)
+    message = prose.told(opening, finding, options)
     title = f"{plain(finding.rule)} {plain(finding.title)}"
     level = _COMMANDS[prose.LEVELS[finding.severity]]
     return command(level, model, title, message)

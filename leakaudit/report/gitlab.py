@@ -55,7 +55,7 @@ def _problems(
         problems.append(("not-audited", "blocker", f"Not audited: {prose.error(model)}", ()))
     for finding in model.findings:
         opening = f"{plain(finding.title)}. {prose.statement(finding)}"
-        description = prose.with_evidence(opening, finding, show_seconds=options.show_seconds)
+        description = prose.with_evidence(opening, finding, options)
         severity = SEVERITIES[finding.severity]
         problems.append((plain(finding.rule), severity, description, (finding.fingerprint,)))
     for entry in model.skipped:

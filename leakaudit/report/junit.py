@@ -125,4 +125,4 @@ def _finish(
 
 def _told(finding: Finding, options: RenderOptions) -> str:
     opening = f"{finding.severity.value} {plain(finding.rule)}: {prose.statement(finding)}"
-    return prose.told(opening, finding, show_seconds=options.show_seconds)
+    return prose.told(opening, finding, options)

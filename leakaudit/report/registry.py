@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from leakaudit.errors import UsageError
 from leakaudit.report import github, gitlab, json_report, junit, sarif
@@ -12,18 +11,16 @@ from leakaudit.report.interface import Reporter
 from leakaudit.report.markdown import report as markdown
 from leakaudit.report.terminal import table
 
-REPORTERS: Mapping[str, Reporter] = MappingProxyType(
-    {
-        "table": table.render,
-        "json": json_report.render,
-        "sarif": sarif.render,
-        "junit": junit.render,
-        "github": github.render,
-        "gitlab": gitlab.render,
-        "markdown": markdown.render,
-        "html": html.render,
-    }
-)
+REPORTERS: Mapping[str, Reporter] = {
+    "table": table.render,
+    "json": json_report.render,
+    "sarif": sarif.render,
+    "junit": junit.render,
+    "github": github.render,
+    "gitlab": gitlab.render,
+    "markdown": markdown.render,
+    "html": html.render,
+}
 
 
 def reporter(name: str) -> Reporter:

@@ -155,8 +155,7 @@ def _pascal(slug: str) -> str:
 def _result(
     model: ModelReport, finding: Finding, rule_index: int, options: RenderOptions
 ) -> dict[str, Json]:
-    seconds = options.show_seconds
-    statement = prose.with_evidence(prose.statement(finding), finding, show_seconds=seconds)
+    statement = prose.with_evidence(prose.statement(finding), finding, options)
     properties: dict[str, Json] = {"severity": finding.severity.value}
     if finding.confirmation is not None:
         properties["evidence"] = finding.confirmation.status.value

@@ -18,6 +18,7 @@ from leakaudit.findings import (
     Status,
 )
 from leakaudit.report.escape import plain
+from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary
 
 UNDERDETERMINED_NOTE = (
@@ -30,12 +31,6 @@ NOT_REPRODUCED_NOTE = (
     "That does not show that none would; the counts stand."
 )
 
-_STATUS = {
-    Status.CONFIRMED: "confirmed",
-    Status.NOT_REPRODUCED: "not reproduced",
-    Status.INCONCLUSIVE: "inconclusive",
-    Status.NOT_RUN: "confirmation not run",
-}
 _SCOPE = {
     Scope.END_TO_END: " end to end",
     Scope.LOCAL: " locally, given this layer's true output gradient",
@@ -139,10 +134,12 @@ def equations(counts: Mapping[str, int]) -> str:
 
 def evidence_claim(confirmation: Confirmation) -> str:
     """Return what the run showed: "confirmed end to end"."""
-    return _STATUS[confirmation.status] + _SCOPE[confirmation.scope]
+    status = confirmation.status
+    claim = "confirmation not run" if status is Status.NOT_RUN else status.value
+    return claim + _SCOPE[confirmation.scope]
 
 
-def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
+def evidence_details(confirmation: Confirmation, options: RenderOptions) -> str:
     """Return the numbers and circumstances of the run, and its reason; empty if there are none.
 
     The reason stands first, except where the claim is confirmed: there the numbers speak.
@@ -161,7 +158,7 @@ def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
         f"{plain(given.gradient_dtype)} gradients" if given.gradient_dtype else None,
         f"probe {plain(given.probe)}" if given.probe else None,
         None if given.seed is None else f"seed {given.seed}",
-        f"{given.seconds:.2f} s" if given.seconds is not None and show_seconds else None,
+        f"{given.seconds:.2f} s" if given.seconds is not None and options.show_seconds else None,
     )
     parts = [", ".join(filter(None, numbers)), plain(given.reason.strip())]
     if given.status is not Status.CONFIRMED:
@@ -196,9 +193,8 @@ def facts(model: ModelReport) -> str:
 def reach(path: LeakPathReport) -> str:
     """Return how far the equations carry: "by counting, the gradients lead to ..."."""
     if path.reaches_input:
-        return (
-            f"by counting, the gradients lead to the input in {quantity(len(path.steps), 'step')}"
-        )
+        steps = quantity(len(path.steps), "step")
+        return f"by counting, the gradients lead to the input in {steps}"
     if path.furthest is None:
         return "the gradients lead to no activation"
     reached = f"{plain(path.furthest)} ({quantity(path.furthest_size, 'value')})"

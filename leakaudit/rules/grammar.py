@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import NoReturn
 
 from leakaudit.errors import UsageError
@@ -149,9 +150,11 @@ class _Parser:
                 return Apply("not", (self.truth(operand, depth + 1),))
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 sides = [self.number(side, depth + 1) for side in (left, *comparators)]
+                if not all(type(op) in _COMPARE for op in ops):
+                    self.fail(node, 'comparing with "is" or "in" is not allowed')
                 pairs = tuple(
-                    Apply(self.comparison(node, op), (sides[i], sides[i + 1]))
-                    for i, op in enumerate(ops)
+                    Apply(_COMPARE[type(op)], pair)
+                    for op, pair in zip(ops, pairwise(sides), strict=True)
                 )
                 return pairs[0] if len(pairs) == 1 else Apply("and", pairs)
             case ast.Name():
@@ -198,11 +201,6 @@ class _Parser:
             self.fail(node, f"{node.id} is used both as a number and as yes or no")
         kind.add(node.id)
         return Name(node.id)
-
-    def comparison(self, node: ast.expr, op: ast.cmpop) -> str:
-        if type(op) not in _COMPARE:
-            self.fail(node, 'comparing with "is" or "in" is not allowed')
-        return _COMPARE[type(op)]
 
     def check_sizes(self, node: ast.expr, op: str, left: Tree, right: Tree) -> None:
         if op in ("/", "//") and right == Literal(Fraction(0)):

@@ -56,7 +56,7 @@ def _finding(finding: Finding, options: RenderOptions) -> str:
 def _evidence(given: Confirmation, options: RenderOptions) -> str:
     claim = wording.evidence_claim(given)
     kind = given.status.value.replace(" ", "-")
-    details = wording.evidence_details(given, show_seconds=options.show_seconds)
+    details = wording.evidence_details(given, options)
     shown = f'<span class="claim {kind}">{text(claim[:1].upper() + claim[1:])}</span>'
     if details:
         shown += f" {text(details)}"

@@ -113,7 +113,7 @@ def _finding(finding: Finding, options: RenderOptions) -> str:
     if finding.confirmation is not None:
         claim = f": {wording.evidence_claim(finding.confirmation)}"
     parts = [f"<details><summary>{mark} {where}{claim}</summary>", text(prose.statement(finding))]
-    evidence = prose.evidence(finding, show_seconds=options.show_seconds)
+    evidence = prose.evidence(finding, options)
     if evidence:
         parts.append(text(evidence))
     return "\n\n".join([*parts, "</details>"])

@@ -32,9 +32,6 @@ _LAYOUTS = (
     _Layout(split_verdict=False),
     *(_Layout(name_limit=limit) for limit in (60, 40, 30, 22, 16)),
 )
-_SPLIT_VERDICTS = {
-    Verdict.UNDERDETERMINED: ("under-", "determined"),
-}
 
 
 def layer_table(layers: Sequence[LayerReport], width: int, style: Style) -> list[str]:
@@ -91,6 +88,6 @@ def _row(layer: LayerReport, layout: _Layout, style: Style) -> list[str]:
         determined = style(wording.determined(counts), layer.verdict)
         numbers = [*wording.counted(counts), determined]
     verdict: tuple[str, ...] = (layer.verdict.value,)
-    if layout.split_verdict:
-        verdict = _SPLIT_VERDICTS.get(layer.verdict, verdict)
+    if layout.split_verdict and layer.verdict is Verdict.UNDERDETERMINED:
+        verdict = ("under-", "determined")
     return [*cells, *numbers, "\n".join(style(part, layer.verdict) for part in verdict)]

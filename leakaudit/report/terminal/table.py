@@ -193,7 +193,7 @@ class _Page:
     def evidence(self, given: Confirmation) -> list[str]:
         """The claim of the confirmation with its numbers, and under -v everything tried."""
         claim = wording.evidence_claim(given)
-        details = wording.evidence_details(given, show_seconds=self.options.show_seconds)
+        details = wording.evidence_details(given, self.options)
         text = f"{claim}: {_glued(details)}" if details else claim
         lines = self.wrap(text, first=_INDENT, rest=_INDENT)
         if lines[0].startswith(_INDENT + claim) and given.status in _STATUS_COLORS:
