@@ -94,33 +94,27 @@ class _Reader:
         return Config(
             file=self.file,
             options=options,
-            per_target=tuple(
-                self.target(entry, f"target {number}: ")
-                for number, entry in self.entries(data, "target")
-            ),
-            ignores=tuple(
-                self.ignore(entry, f"ignore {number}: ")
-                for number, entry in self.entries(data, "ignore")
-            ),
+            per_target=tuple(self.target(*entry) for entry in self.entries(data, "target")),
+            ignores=tuple(self.ignore(*entry) for entry in self.entries(data, "ignore")),
             # `table` has checked every value against the tables of keys.
             **others,  # type: ignore[arg-type]
         )
 
-    def target(self, entry: Mapping[str, object], where: str) -> TargetSettings:
+    def target(self, where: str, entry: Mapping[str, object]) -> TargetSettings:
         """One `[[target]]`."""
         values = self.table(entry, TARGET_KEYS, where, required=("match",))
         names = {key: key.replace("-", "_") for key in values} | {"input-shape": "input_shapes"}
         # Checked by `table`, as above.
         return TargetSettings(**{names[key]: value for key, value in values.items()})  # type: ignore[arg-type]
 
-    def ignore(self, entry: Mapping[str, object], where: str) -> Ignore:
+    def ignore(self, where: str, entry: Mapping[str, object]) -> Ignore:
         """One `[[ignore]]`."""
         values = self.table(entry, IGNORE_KEYS, where, required=("rule", "reason"))
         # Checked by `table`, as above.
         return Ignore(**values)  # type: ignore[arg-type]
 
-    def entries(self, data: Mapping[str, object], key: str) -> list[tuple[int, dict[str, object]]]:
-        """The tables of an array of tables, numbered from 1."""
+    def entries(self, data: Mapping[str, object], key: str) -> list[tuple[str, dict[str, object]]]:
+        """The tables of an array of tables, with what errors call each: "target 1: "."""
         entries = data.get(key, [])
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             example = (
@@ -129,7 +123,7 @@ class _Reader:
                 else '`match = "models/*.onnx"`'
             )
             self.fail(key, f"this is an array of tables: write [[{key}]] and below it {example}")
-        return list(enumerate(entries, start=1))
+        return [(f"{key} {number}: ", entry) for number, entry in enumerate(entries, start=1)]
 
     def table(
         self,
@@ -170,13 +164,10 @@ class _Reader:
         except Mistake as mistake:
             if isinstance(value, dict) and mistake.key is not None:
                 key, value = f"{key}: {mistake.key}", value[mistake.key]
-            self.fail(key, f"{mistake}, and this is {_shown(value)}")
+            shown = repr(value)
+            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+            self.fail(key, f"{mistake}, and this is {shown}")
 
     def fail(self, key: str, text: str) -> NoReturn:
         """Raise the error on one key."""
         raise UsageError(f"{self.file}: {key}: {text}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
