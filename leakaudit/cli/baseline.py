@@ -18,8 +18,8 @@ from leakaudit.pipeline.gate import incomplete
 from leakaudit.pipeline.suppress import suppress
 from leakaudit.report.destination import write_text
 from leakaudit.report.escape import plain
-from leakaudit.rules.override import with_severities
 from leakaudit.rules.registry import load_rules
+from leakaudit.rules.select import with_severities
 
 FILE = "leakaudit-baseline.json"
 

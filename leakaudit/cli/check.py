@@ -183,7 +183,7 @@ def check(**settings: Any) -> None:
         width=report_width(),
         verbosity=settings["verbose"] - settings["quiet"],
     )
-    text = reporter(settings["file_format"]).render(shown, render)
+    text = reporter(settings["file_format"])(shown, render)
     if output is None:
         print_report(text, settings["file_format"], color=render.color)
     # Before the files: should one of them fail, this has been said.

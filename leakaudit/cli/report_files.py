@@ -55,5 +55,5 @@ def write_reports(
     """
     for file_format, path in reports:
         # A terminal's colours have no place in a file.
-        text = reporter(file_format).render(report, replace(options, color=False))
+        text = reporter(file_format)(report, replace(options, color=False))
         write_text(path, text, "--report")

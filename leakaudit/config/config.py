@@ -12,13 +12,13 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import NoReturn
 
-from leakaudit.config.keys import IGNORE_KEYS, OPTIONS, OTHERS, TABLES, TARGET_KEYS
-from leakaudit.config.values import Check, Mistake
+from leakaudit.config.keys import IGNORE_KEYS, OPTIONS, OTHERS, TARGET_KEYS
+from leakaudit.config.values import Check, Mistake, limits
 from leakaudit.errors import UsageError
 from leakaudit.findings import Ignore, Severity
+from leakaudit.sandbox.limits import LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Config:
     """
 
     file: Path | None = None
-    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, object] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    severities: Mapping[str, Severity] = field(default_factory=lambda: MappingProxyType({}))
+    severities: Mapping[str, Severity] = field(default_factory=dict)
     per_target: tuple[TargetSettings, ...] = ()
     ignores: tuple[Ignore, ...] = ()
 
@@ -80,50 +80,41 @@ class _Reader:
 
     def config(self, data: Mapping[str, object]) -> Config:
         """The whole configuration."""
-        known = [*OTHERS, *OPTIONS, *TABLES, "target", "ignore"]
+        known = [*OTHERS, *OPTIONS, "limits", "target", "ignore"]
         self.check_keys(data, known, "")
-        options = {
-            key: self.value(data[key], check, key) for key, check in OPTIONS.items() if key in data
-        }
-        for key, (option, check, entries) in TABLES.items():
-            if key in data:
-                table = data[key]
-                if isinstance(table, dict):
-                    self.check_keys(table, entries, f"{key}: ")
-                options[option] = self.value(table, check, key)
-        others = {
-            key: self.value(data[key], check, key) for key, check in OTHERS.items() if key in data
-        }
+        options, others = (
+            {key: self.value(data[key], check, key) for key, check in keys.items() if key in data}
+            for keys in (OPTIONS, OTHERS)
+        )
+        if "limits" in data:
+            table = data["limits"]
+            if isinstance(table, dict):
+                self.check_keys(table, LIMITS, "limits: ")
+            options["limit"] = self.value(table, limits, "limits")
         return Config(
             file=self.file,
-            options=MappingProxyType(options),
-            per_target=tuple(
-                self.target(entry, f"target {number}: ")
-                for number, entry in self.entries(data, "target")
-            ),
-            ignores=tuple(
-                self.ignore(entry, f"ignore {number}: ")
-                for number, entry in self.entries(data, "ignore")
-            ),
+            options=options,
+            per_target=tuple(self.target(*entry) for entry in self.entries(data, "target")),
+            ignores=tuple(self.ignore(*entry) for entry in self.entries(data, "ignore")),
             # `table` has checked every value against the tables of keys.
             **others,  # type: ignore[arg-type]
         )
 
-    def target(self, entry: Mapping[str, object], where: str) -> TargetSettings:
+    def target(self, where: str, entry: Mapping[str, object]) -> TargetSettings:
         """One `[[target]]`."""
         values = self.table(entry, TARGET_KEYS, where, required=("match",))
         names = {key: key.replace("-", "_") for key in values} | {"input-shape": "input_shapes"}
         # Checked by `table`, as above.
         return TargetSettings(**{names[key]: value for key, value in values.items()})  # type: ignore[arg-type]
 
-    def ignore(self, entry: Mapping[str, object], where: str) -> Ignore:
+    def ignore(self, where: str, entry: Mapping[str, object]) -> Ignore:
         """One `[[ignore]]`."""
         values = self.table(entry, IGNORE_KEYS, where, required=("rule", "reason"))
         # Checked by `table`, as above.
         return Ignore(**values)  # type: ignore[arg-type]
 
-    def entries(self, data: Mapping[str, object], key: str) -> list[tuple[int, dict[str, object]]]:
-        """The tables of an array of tables, numbered from 1."""
+    def entries(self, data: Mapping[str, object], key: str) -> list[tuple[str, dict[str, object]]]:
+        """The tables of an array of tables, with what errors call each: "target 1: "."""
         entries = data.get(key, [])
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             example = (
@@ -132,7 +123,7 @@ class _Reader:
                 else '`match = "models/*.onnx"`'
             )
             self.fail(key, f"this is an array of tables: write [[{key}]] and below it {example}")
-        return list(enumerate(entries, start=1))
+        return [(f"{key} {number}: ", entry) for number, entry in enumerate(entries, start=1)]
 
     def table(
         self,
@@ -173,13 +164,10 @@ class _Reader:
         except Mistake as mistake:
             if isinstance(value, dict) and mistake.key is not None:
                 key, value = f"{key}: {mistake.key}", value[mistake.key]
-            self.fail(key, f"{mistake}, and this is {_shown(value)}")
+            shown = repr(value)
+            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+            self.fail(key, f"{mistake}, and this is {shown}")
 
     def fail(self, key: str, text: str) -> NoReturn:
         """Raise the error on one key."""
         raise UsageError(f"{self.file}: {key}: {text}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

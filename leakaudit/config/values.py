@@ -31,40 +31,28 @@ class Mistake(Exception):
         self.key = key
 
 
-def boolean(value: object, _folder: Path) -> bool:
-    """`true` or `false`."""
-    if not isinstance(value, bool):
-        raise Mistake("true or false is wanted")
-    return value
+def _of_type(wanted: str, *kinds: type) -> Check:
+    def check(value: object, _folder: Path) -> object:
+        if type(value) not in kinds:  # not isinstance: true is no whole number
+            raise Mistake(f"{wanted} is wanted")
+        return value
+
+    return check
 
 
-def integer(value: object, _folder: Path) -> int:
-    """A whole number."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Mistake("a whole number is wanted")
-    return value
+boolean = _of_type("true or false", bool)
+integer = _of_type("a whole number", int)
+number = _of_type("a number", int, float)
+text = _of_type("a string", str)
 
 
-def number(value: object, _folder: Path) -> float:
-    """A number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Mistake("a number is wanted")
-    return value
-
-
-def text(value: object, _folder: Path) -> str:
-    """A string."""
-    if not isinstance(value, str):
-        raise Mistake("a string is wanted")
-    return value
-
-
-def texts(value: object, folder: Path) -> tuple[str, ...]:
+def texts(value: object, _folder: Path) -> tuple[str, ...]:
     """An array of strings, or one string."""
     entries = value if isinstance(value, list) else [value]
-    if not all(isinstance(entry, str) for entry in entries):
+    strings = tuple(entry for entry in entries if isinstance(entry, str))
+    if len(strings) < len(entries):
         raise Mistake("a string or an array of strings is wanted")
-    return tuple(text(entry, folder) for entry in entries)
+    return strings
 
 
 def shapes(value: object, folder: Path) -> tuple[str, ...]:
@@ -79,16 +67,14 @@ def shapes(value: object, folder: Path) -> tuple[str, ...]:
         ) from None
 
 
-def text_or_integer(value: object, _folder: Path) -> str:
+def text_or_integer(value: object, folder: Path) -> str:
     """A string, or a whole number."""
-    if type(value) not in (str, int):
-        raise Mistake("a whole number or a string is wanted")
-    return str(value)
+    return str(_of_type("a whole number or a string", str, int)(value, folder))
 
 
 def path(value: object, folder: Path) -> str:
     """A path, relative to the configuration; as seen from the working folder."""
-    return os.path.relpath(folder / text(value, folder))
+    return os.path.relpath(folder / str(text(value, folder)))
 
 
 def paths(value: object, folder: Path) -> tuple[str, ...]:

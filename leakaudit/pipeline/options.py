@@ -11,9 +11,8 @@ from leakaudit.frontends.interface import LoadOptions
 from leakaudit.pipeline.audit import AuditOptions, require_confirmation
 from leakaudit.pipeline.choices import DEVICES, GRADIENT_DTYPES, LOSSES, require_choice
 from leakaudit.pipeline.per_target import TargetOptions
-from leakaudit.rules.override import with_severities
 from leakaudit.rules.rule import Rule
-from leakaudit.rules.select import select_rules
+from leakaudit.rules.select import select_rules, with_severities
 
 
 def audit_options(

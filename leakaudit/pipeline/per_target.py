@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from leakaudit.config.targets import TargetPattern
 from leakaudit.findings import Severity
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.rules.override import with_severities
 from leakaudit.rules.rule import Rule
+from leakaudit.rules.select import with_severities
 
 
 @dataclass(frozen=True, slots=True)

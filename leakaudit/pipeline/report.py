@@ -8,7 +8,7 @@ from leakaudit.errors import UsageError
 from leakaudit.findings import AuditReport, Finding, ModelReport, Severity
 from leakaudit.pipeline.choices import require_choice
 from leakaudit.pipeline.gate import Evidence, exit_code
-from leakaudit.report.html.frame import framed
+from leakaudit.report.html.report import framed
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.json_report import as_json
 from leakaudit.report.json_text import Json
@@ -83,9 +83,7 @@ class Report:
         Raises:
             UsageError: There is no such format.
         """
-        return reporter(file_format).render(
-            self.audit, RenderOptions(width=width, verbosity=verbosity)
-        )
+        return reporter(file_format)(self.audit, RenderOptions(width=width, verbosity=verbosity))
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON report as plain values; its schema ships beside the package's `report`."""

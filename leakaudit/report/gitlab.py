@@ -15,7 +15,7 @@ from leakaudit.report import prose
 from leakaudit.report.escape import plain
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.json_text import Json, dump
-from leakaudit.report.location import shown_file
+from leakaudit.report.location import file_of
 
 SEVERITIES = {
     Severity.CRITICAL: "blocker",
@@ -26,29 +26,24 @@ SEVERITIES = {
 }
 
 
-class GitlabReporter:
-    """Writes an entry per finding, per target not audited and per thing skipped."""
-
-    name = "gitlab"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        entries: list[Json] = []
-        seen: Counter[tuple[str, ...]] = Counter()
-        for model in report.models:
-            for check, severity, description, identity in _problems(model, options):
-                key = (model.target, check, *identity)
-                seen[key] += 1
-                entries.append(
-                    {
-                        "description": description,
-                        "check_name": check,
-                        "fingerprint": _fingerprint(*key, str(seen[key])),
-                        "severity": severity,
-                        "location": {"path": shown_file(model), "lines": {"begin": 1}},
-                    }
-                )
-        return dump(entries)
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return an entry per finding, per target not audited and per thing skipped."""
+    entries: list[Json] = []
+    seen: Counter[tuple[str, ...]] = Counter()
+    for model in report.models:
+        for check, severity, description, identity in _problems(model, options):
+            key = (model.target, check, *identity)
+            seen[key] += 1
+            entries.append(
+                {
+                    "description": description,
+                    "check_name": check,
+                    "fingerprint": _fingerprint(*key, str(seen[key])),
+                    "severity": severity,
+                    "location": {"path": plain(file_of(model)), "lines": {"begin": 1}},
+                }
+            )
+    return dump(entries)
 
 
 def _problems(
@@ -60,7 +55,7 @@ def _problems(
         problems.append(("not-audited", "blocker", f"Not audited: {prose.error(model)}", ()))
     for finding in model.findings:
         opening = f"{plain(finding.title)}. {prose.statement(finding)}"
-        description = prose.with_evidence(opening, finding, show_seconds=options.show_seconds)
+        description = prose.with_evidence(opening, finding, options)
         severity = SEVERITIES[finding.severity]
         problems.append((plain(finding.rule), severity, description, (finding.fingerprint,)))
     for entry in model.skipped:

@@ -1,9 +1,9 @@
-"""What every reporter is: a name, and one function from an audit to text."""
+"""What every reporter is: one function from an audit to text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from leakaudit.findings import AuditReport
 
@@ -26,18 +26,6 @@ class RenderOptions:
     show_seconds: bool = True
 
 
-class Reporter(Protocol):
-    """Turns an audit into text."""
-
-    @property
-    def name(self) -> str:
-        """The name that `--format` takes."""
-        ...
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """Return the whole report, ending in one newline.
-
-        Names and messages in `report` come from model files and are untrusted: whatever the
-        format could read as more than text is escaped.
-        """
-        ...
+# Gives the whole report, ending in one newline. Names and messages in the audit come from model
+# files and are untrusted: whatever the format could read as more than text is escaped.
+Reporter = Callable[[AuditReport, RenderOptions], str]

@@ -25,23 +25,18 @@ from leakaudit.report.escape import plain
 from leakaudit.report.interface import RenderOptions
 
 MODEL_CASE = "(model)"
-_OUTCOMES = ("failures", "errors", "skipped")
+_OUTCOMES = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
-class JunitReporter:
-    """Writes one file over all models."""
-
-    name = "junit"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`. `plain` leaves no character that XML forbids."""
-        root = ET.Element("testsuites", {"name": "leakaudit"})
-        for model in report.models:
-            root.append(_suite(model, options))
-        for count in ("tests", "failures", "errors"):  # the schema knows no `skipped` up here
-            root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
-        ET.indent(root)
-        return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return one document over all models. `plain` leaves no character that XML forbids."""
+    root = ET.Element("testsuites", {"name": "leakaudit"})
+    for model in report.models:
+        root.append(_suite(model, options))
+    for count in ("tests", "failures", "errors"):  # the schema knows no `skipped` up here
+        root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
 def _suite(model: ModelReport, options: RenderOptions) -> ET.Element:
@@ -57,7 +52,7 @@ def _suite(model: ModelReport, options: RenderOptions) -> ET.Element:
     for case in cases:
         case.set("classname", target)
     suite.set("tests", str(len(cases)))
-    for count, tag in zip(_OUTCOMES, ("failure", "error", "skipped"), strict=True):
+    for count, tag in _OUTCOMES.items():
         suite.set(count, str(sum(case.find(tag) is not None for case in cases)))
     if options.show_seconds:
         suite.set("time", f"{sum(float(case.get('time', '0')) for case in cases):.3f}")
@@ -130,4 +125,4 @@ def _finish(
 
 def _told(finding: Finding, options: RenderOptions) -> str:
     opening = f"{finding.severity.value} {plain(finding.rule)}: {prose.statement(finding)}"
-    return prose.told(opening, finding, show_seconds=options.show_seconds)
+    return prose.told(opening, finding, options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from leakaudit.findings import ModelReport
-from leakaudit.report.escape import plain, without_surrogates
+from leakaudit.report.escape import without_surrogates
 
 
 def file_of(model: ModelReport) -> str:
@@ -39,8 +39,3 @@ def uri_of(model: ModelReport) -> tuple[str, bool]:
         absolute = os.path.normpath(Path.cwd() / path)
         return Path(without_surrogates(absolute)).as_uri(), False
     return quote(without_surrogates(path), safe="/"), True
-
-
-def shown_file(model: ModelReport) -> str:
-    """Return the file for a format that takes any text for a path."""
-    return plain(file_of(model))

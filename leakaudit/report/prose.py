@@ -19,6 +19,7 @@ from leakaudit.findings import (
 )
 from leakaudit.report import wording
 from leakaudit.report.escape import plain
+from leakaudit.report.interface import RenderOptions
 
 # What most formats know: error, warning, note.
 LEVELS = {
@@ -30,25 +31,21 @@ LEVELS = {
 }
 
 
-def subject(finding: Finding) -> str:
-    """Return what the finding is about: "Layer conv1", "Model"."""
-    return "Model" if finding.layer is None else f"Layer {plain(finding.layer)}"
-
-
 def statement(finding: Finding) -> str:
     """Return one paragraph, the layer in its first sentence: "Layer conv1: ..."."""
-    sentences = [f"{subject(finding)}: {plain(finding.message.strip())}"]
+    subject = "Model" if finding.layer is None else f"Layer {plain(finding.layer)}"
+    sentences = [f"{subject}: {plain(finding.message.strip())}"]
     if finding.downgraded_because:
         sentences.append(f"Severity lowered: {plain(finding.downgraded_because.strip())}")
-    return " ".join(map(_ended, sentences))
+    return " ".join(it if it.endswith((".", "!", "?")) else f"{it}." for it in sentences)
 
 
-def evidence(finding: Finding, *, show_seconds: bool) -> str:
+def evidence(finding: Finding, options: RenderOptions) -> str:
     """Return claim and numbers of the confirmation; empty where there is none."""
     if finding.confirmation is None:
         return ""
     claim = wording.evidence_claim(finding.confirmation)
-    details = wording.evidence_details(finding.confirmation, show_seconds=show_seconds)
+    details = wording.evidence_details(finding.confirmation, options)
     return f"{claim}: {details}" if details else claim
 
 
@@ -57,20 +54,16 @@ def remedy(finding: Finding) -> str:
     return plain(" ".join(finding.remedy.split()))
 
 
-def told(opening: str, finding: Finding, *, show_seconds: bool) -> str:
+def told(opening: str, finding: Finding, options: RenderOptions) -> str:
     """Return `opening`, the evidence and the remedy, a line each, as far as there are any."""
     advice = remedy(finding)
-    lines = [
-        opening,
-        evidence(finding, show_seconds=show_seconds),
-        f"Remedy: {advice}" if advice else "",
-    ]
-    return "\n".join(filter(None, lines))
+    shown = evidence(finding, options)
+    return "\n".join(filter(None, (opening, shown, f"Remedy: {advice}" if advice else "")))
 
 
-def with_evidence(opening: str, finding: Finding, *, show_seconds: bool) -> str:
+def with_evidence(opening: str, finding: Finding, options: RenderOptions) -> str:
     """Return `opening` and the evidence, if any, as one paragraph."""
-    shown = evidence(finding, show_seconds=show_seconds)
+    shown = evidence(finding, options)
     return f"{opening} Evidence: {shown}." if shown else opening
 
 
@@ -118,8 +111,7 @@ def rules_of(report: AuditReport) -> tuple[RuleText, ...]:
     known = {rule.id: rule for rule in report.rules}
     for model in report.models:
         for finding in (*model.findings, *model.known, *(it.finding for it in model.suppressed)):
-            if finding.rule not in known:
-                known[finding.rule] = _from_finding(finding)
+            known.setdefault(finding.rule, _from_finding(finding))
     return tuple(known.values())
 
 
@@ -141,7 +133,3 @@ def _from_finding(finding: Finding) -> RuleText:
         references=(),
         url=finding.url,
     )
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

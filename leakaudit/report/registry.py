@@ -1,33 +1,26 @@
-"""The list of reporters."""
+"""The list of report formats."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from leakaudit.errors import UsageError
-from leakaudit.report.github import GithubReporter
-from leakaudit.report.gitlab import GitlabReporter
-from leakaudit.report.html.report import HtmlReporter
+from leakaudit.report import github, gitlab, json_report, junit, sarif
+from leakaudit.report.html import report as html
 from leakaudit.report.interface import Reporter
-from leakaudit.report.json_report import JsonReporter
-from leakaudit.report.junit import JunitReporter
-from leakaudit.report.markdown.report import MarkdownReporter
-from leakaudit.report.sarif import SarifReporter
-from leakaudit.report.terminal.table import TableReporter
+from leakaudit.report.markdown import report as markdown
+from leakaudit.report.terminal import table
 
-REPORTERS: Mapping[str, Reporter] = MappingProxyType(
-    {
-        "table": TableReporter(),
-        "json": JsonReporter(),
-        "sarif": SarifReporter(),
-        "junit": JunitReporter(),
-        "github": GithubReporter(),
-        "gitlab": GitlabReporter(),
-        "markdown": MarkdownReporter(),
-        "html": HtmlReporter(),
-    }
-)
+REPORTERS: Mapping[str, Reporter] = {
+    "table": table.render,
+    "json": json_report.render,
+    "sarif": sarif.render,
+    "junit": junit.render,
+    "github": github.render,
+    "gitlab": gitlab.render,
+    "markdown": markdown.render,
+    "html": html.render,
+}
 
 
 def reporter(name: str) -> Reporter:

@@ -46,40 +46,35 @@ _NOTIFICATIONS = {
 _SHORT_AT_MOST = 1024  # GitHub's limit for the short and full descriptions
 
 
-class SarifReporter:
-    """Writes one run over all targets."""
-
-    name = "sarif"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        rules = prose.rules_of(report)
-        index = {rule.id: number for number, rule in enumerate(rules)}
-        about_path = {rule.id for rule in rules if rule.about_path}
-        results: list[Json] = []
-        for model in report.models:
-            for finding, state in _with_state(report, model):
-                result = _result(model, finding, index[finding.rule], options) | state
-                if finding.rule in about_path and model.leak_path and model.leak_path.steps:
-                    result["codeFlows"] = [_code_flow(model, model.leak_path)]
-                results.append(result)
-        return dump(
-            {
-                "$schema": SCHEMA_URI,
-                "version": "2.1.0",
-                "runs": [
-                    {
-                        "tool": {"driver": _driver(report, rules)},
-                        "invocations": [_invocation(report)],
-                        "columnKind": "utf16CodeUnits",
-                        "originalUriBaseIds": {
-                            "%SRCROOT%": {"description": {"text": "The folder of the run."}}
-                        },
-                        "results": results,
-                    }
-                ],
-            }
-        )
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return one run over all targets."""
+    rules = prose.rules_of(report)
+    index = {rule.id: number for number, rule in enumerate(rules)}
+    about_path = {rule.id for rule in rules if rule.about_path}
+    results: list[Json] = []
+    for model in report.models:
+        for finding, state in _with_state(report, model):
+            result = _result(model, finding, index[finding.rule], options) | state
+            if finding.rule in about_path and model.leak_path and model.leak_path.steps:
+                result["codeFlows"] = [_code_flow(model, model.leak_path)]
+            results.append(result)
+    return dump(
+        {
+            "$schema": SCHEMA_URI,
+            "version": "2.1.0",
+            "runs": [
+                {
+                    "tool": {"driver": _driver(report, rules)},
+                    "invocations": [_invocation(report)],
+                    "columnKind": "utf16CodeUnits",
+                    "originalUriBaseIds": {
+                        "%SRCROOT%": {"description": {"text": "The folder of the run."}}
+                    },
+                    "results": results,
+                }
+            ],
+        }
+    )
 
 
 def _with_state(report: AuditReport, model: ModelReport) -> list[tuple[Finding, dict[str, Json]]]:
@@ -122,17 +117,17 @@ def _driver(report: AuditReport, rules: tuple[RuleText, ...]) -> dict[str, Json]
 
 
 def _rule(rule: RuleText) -> dict[str, Json]:
-    title = plain(rule.title)
+    title, level = plain(rule.title), prose.LEVELS[rule.severity]
     why = [plain(paragraph) for paragraph in rule.why.split("\n\n") if paragraph.strip()]
     remedy = plain(" ".join(rule.remedy.split()))
     references = [plain(reference) for reference in rule.references]
-    text = [*(why or [title])]
-    marked = [*map(rich, why or [title])]
+    text = why or [title]
+    marked = [*map(rich, text)]
     if remedy:
-        text.append(f"What to do: {remedy}")
+        text = [*text, f"What to do: {remedy}"]
         marked += ["### What to do", rich(remedy)]
     if references:
-        text.append("References: " + "; ".join(references))
+        text = [*text, "References: " + "; ".join(references)]
         marked += ["### References", "\n".join(f"- {rich(entry)}" for entry in references)]
     described: dict[str, Json] = {
         "id": plain(rule.id),
@@ -140,10 +135,10 @@ def _rule(rule: RuleText) -> dict[str, Json]:
         "shortDescription": {"text": _cut(title)},
         "fullDescription": {"text": _cut(why[0] if why else title)},
         "help": {"text": "\n\n".join(text), "markdown": "\n\n".join(marked)},
-        "defaultConfiguration": {"level": prose.LEVELS[rule.severity]},
+        "defaultConfiguration": {"level": level},
         "properties": {
             "precision": rule.precision,
-            "problem.severity": _problem_severity(rule.severity),
+            "problem.severity": "recommendation" if level == "note" else level,
             "security-severity": SECURITY_SEVERITY[rule.severity],
             "tags": _TAGS,
         },
@@ -157,16 +152,10 @@ def _pascal(slug: str) -> str:
     return "".join(word.capitalize() for word in slug.split("-"))
 
 
-def _problem_severity(severity: Severity) -> str:
-    level = prose.LEVELS[severity]
-    return "recommendation" if level == "note" else level
-
-
 def _result(
     model: ModelReport, finding: Finding, rule_index: int, options: RenderOptions
 ) -> dict[str, Json]:
-    seconds = options.show_seconds
-    statement = prose.with_evidence(prose.statement(finding), finding, show_seconds=seconds)
+    statement = prose.with_evidence(prose.statement(finding), finding, options)
     properties: dict[str, Json] = {"severity": finding.severity.value}
     if finding.confirmation is not None:
         properties["evidence"] = finding.confirmation.status.value
@@ -187,20 +176,16 @@ def _location(model: ModelReport, layer: str | None) -> dict[str, Json]:
     artifact: dict[str, Json] = {"uri": uri}
     if relative:
         artifact["uriBaseId"] = "%SRCROOT%"
-    location: dict[str, Json] = {
-        "physicalLocation": {"artifactLocation": artifact, "region": dict(_REGION)}
-    }
-    if layer is None:
-        logical: dict[str, Json] = {"name": plain(model.target), "kind": "module"}
-    else:
+    target = plain(model.target)
+    logical: dict[str, Json] = {"name": target, "kind": "module"}
+    if layer is not None:
         # A layer of a network is what an object is in a program; SARIF has no closer word.
-        logical = {
-            "name": plain(layer),
-            "fullyQualifiedName": f"{plain(model.target)}:{plain(layer)}",
-            "kind": "object",
-        }
-    location["logicalLocations"] = [logical]
-    return location
+        name = plain(layer)
+        logical = {"name": name, "fullyQualifiedName": f"{target}:{name}", "kind": "object"}
+    return {
+        "physicalLocation": {"artifactLocation": artifact, "region": _REGION},
+        "logicalLocations": [logical],
+    }
 
 
 def _code_flow(model: ModelReport, path: LeakPathReport) -> dict[str, Json]:

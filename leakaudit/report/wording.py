@@ -6,7 +6,7 @@ Every function returns text that is already escaped by `plain`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from leakaudit.findings import (
     Confirmation,
@@ -18,6 +18,7 @@ from leakaudit.findings import (
     Status,
 )
 from leakaudit.report.escape import plain
+from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary
 
 UNDERDETERMINED_NOTE = (
@@ -30,21 +31,12 @@ NOT_REPRODUCED_NOTE = (
     "That does not show that none would; the counts stand."
 )
 
-_STATUS = {
-    Status.CONFIRMED: "confirmed",
-    Status.NOT_REPRODUCED: "not reproduced",
-    Status.INCONCLUSIVE: "inconclusive",
-    Status.NOT_RUN: "confirmation not run",
-}
 _SCOPE = {
     Scope.END_TO_END: " end to end",
     Scope.LOCAL: " locally, given this layer's true output gradient",
     Scope.NONE: "",
 }
-_EQUATIONS = {
-    "gradient_constraints": "gradient",
-    "weight_constraints": "weight",
-}
+_SHOWN_BY_LETTER = ("kernel", "stride", "padding", "dilation", "groups")
 
 
 def count(number: int) -> str:
@@ -108,22 +100,16 @@ def operator(op: str, parameters: Mapping[str, object]) -> str:
     Reads `kernel`, `stride`, `padding` (or `padding_begin` and `padding_end`), `dilation`,
     `groups`, `in_features`, `out_features`; a dilation of 1 is left out.
     """
+    sizes = {key: _sizes(value) for key, value in parameters.items()}
+    if sizes.get("dilation") == "1":
+        del sizes["dilation"]
+    if "padding" not in sizes and sizes.keys() >= {"padding_begin", "padding_end"}:
+        begin, end = sizes["padding_begin"], sizes["padding_end"]
+        sizes["padding"] = begin if begin == end else f"{begin}/{end}"
     words = [plain(op).lower()]
-    for letter, key in (("k", "kernel"), ("s", "stride")):
-        if key in parameters:
-            words.append(letter + _sizes(parameters[key]))
-    if "padding" in parameters:
-        words.append("p" + _sizes(parameters["padding"]))
-    elif "padding_begin" in parameters and "padding_end" in parameters:
-        begin, end = _sizes(parameters["padding_begin"]), _sizes(parameters["padding_end"])
-        words.append(f"p{begin}" if begin == end else f"p{begin}/{end}")
-    if _sizes(parameters.get("dilation", 1)) != "1":
-        words.append("d" + _sizes(parameters["dilation"]))
-    if "groups" in parameters:
-        words.append("g" + _sizes(parameters["groups"]))
-    if "in_features" in parameters and "out_features" in parameters:
-        words.append(f"{_sizes(parameters['in_features'])} ->")
-        words.append(_sizes(parameters["out_features"]))
+    words += [key[0] + sizes[key] for key in _SHOWN_BY_LETTER if key in sizes]
+    if sizes.keys() >= {"in_features", "out_features"}:
+        words.append(f"{sizes['in_features']} -> {sizes['out_features']}")
     return " ".join(words)
 
 
@@ -133,66 +119,51 @@ def equations(counts: Mapping[str, int]) -> str:
     A part that `counts` does not name, or of which there is none, is left out; names not known
     here follow as they are.
     """
-    counts = {key: number for key, number in counts.items() if number}
+    others = {key: number for key, number in counts.items() if number}
     parts = []
-    if "unknowns" in counts:
-        parts.append(quantity(counts["unknowns"], "unknown"))
-    kinds = [f"{count(counts[key])} {word}" for key, word in _EQUATIONS.items() if key in counts]
-    if kinds:
-        parts.append(" + ".join(kinds) + " equations")
-    if "rank_bound" in counts:
-        parts.append(f"rank at most {count(counts['rank_bound'])}")
-    known = {"unknowns", "rank_bound", *_EQUATIONS}
-    parts += [
-        f"{plain(key).replace('_', ' ')} {count(number)}"
-        for key, number in counts.items()
-        if key not in known
-    ]
+    if unknowns := others.pop("unknowns", 0):
+        parts.append(quantity(unknowns, "unknown"))
+    kinds = ((others.pop(f"{word}_constraints", 0), word) for word in ("gradient", "weight"))
+    if solved := _nonzero(kinds):
+        parts.append(" + ".join(solved) + " equations")
+    if rank := others.pop("rank_bound", 0):
+        parts.append(f"rank at most {count(rank)}")
+    parts += [f"{plain(key).replace('_', ' ')} {count(it)}" for key, it in others.items()]
     return ", ".join(parts)
 
 
 def evidence_claim(confirmation: Confirmation) -> str:
     """Return what the run showed: "confirmed end to end"."""
-    return _STATUS[confirmation.status] + _SCOPE[confirmation.scope]
+    status = confirmation.status
+    claim = "confirmation not run" if status is Status.NOT_RUN else status.value
+    return claim + _SCOPE[confirmation.scope]
 
 
-def evidence_details(confirmation: Confirmation, *, show_seconds: bool) -> str:
+def evidence_details(confirmation: Confirmation, options: RenderOptions) -> str:
     """Return the numbers and circumstances of the run, and its reason; empty if there are none.
 
     The reason stands first, except where the claim is confirmed: there the numbers speak.
     """
     given = confirmation
-    numbers = []
-    if given.mse is not None:
-        numbers.append(f"MSE {short(given.mse)}")
-    if given.psnr is not None:
-        numbers.append(f"PSNR {decibels(given.psnr)}")
-    if given.ssim is not None:
-        numbers.append(f"SSIM {given.ssim:.3f}")
-    if given.rank is not None:
-        total = "" if given.unknowns is None else f" of {count(given.unknowns)}"
-        numbers.append(f"rank {count(given.rank)}{total}")
-    if given.condition is not None:
-        numbers.append(f"condition {short(given.condition)}")
-    if given.residual is not None:
-        numbers.append(f"residual {short(given.residual)}")
-    if given.solver:
-        numbers.append(plain(given.solver))
-    if given.device:
-        numbers.append(plain(given.device))
-    if given.gradient_dtype:
-        numbers.append(f"{plain(given.gradient_dtype)} gradients")
-    if given.probe:
-        numbers.append(f"probe {plain(given.probe)}")
-    if given.seed is not None:
-        numbers.append(f"seed {given.seed}")
-    if given.seconds is not None and show_seconds:
-        numbers.append(f"{given.seconds:.2f} s")
-    reason = plain(given.reason.strip())
-    parts = [", ".join(numbers), reason]
+    total = "" if given.unknowns is None else f" of {count(given.unknowns)}"
+    numbers = (
+        None if given.mse is None else f"MSE {short(given.mse)}",
+        None if given.psnr is None else f"PSNR {decibels(given.psnr)}",
+        None if given.ssim is None else f"SSIM {given.ssim:.3f}",
+        None if given.rank is None else f"rank {count(given.rank)}{total}",
+        None if given.condition is None else f"condition {short(given.condition)}",
+        None if given.residual is None else f"residual {short(given.residual)}",
+        plain(given.solver or ""),
+        plain(given.device or ""),
+        f"{plain(given.gradient_dtype)} gradients" if given.gradient_dtype else None,
+        f"probe {plain(given.probe)}" if given.probe else None,
+        None if given.seed is None else f"seed {given.seed}",
+        f"{given.seconds:.2f} s" if given.seconds is not None and options.show_seconds else None,
+    )
+    parts = [", ".join(filter(None, numbers)), plain(given.reason.strip())]
     if given.status is not Status.CONFIRMED:
         parts.reverse()
-    return "; ".join(part for part in parts if part)
+    return "; ".join(filter(None, parts))
 
 
 def spectrum(confirmation: Confirmation) -> str:
@@ -211,23 +182,19 @@ def facts(model: ModelReport) -> str:
     """Return format, inputs and completeness: "onnx, input x 1x3x32x32, complete"."""
     inputs = ", ".join(f"{plain(given.name)} {shape(given.shape)}" for given in model.inputs)
     noun = "input" if len(model.inputs) == 1 else "inputs"
-    return ", ".join(
-        part
-        for part in (
-            plain(model.format),
-            f"{noun} {inputs}" if inputs else "",
-            "complete" if model.complete else "INCOMPLETE",
-        )
-        if part
+    parts = (
+        plain(model.format),
+        f"{noun} {inputs}" if inputs else "",
+        "complete" if model.complete else "INCOMPLETE",
     )
+    return ", ".join(filter(None, parts))
 
 
 def reach(path: LeakPathReport) -> str:
     """Return how far the equations carry: "by counting, the gradients lead to ..."."""
     if path.reaches_input:
-        return (
-            f"by counting, the gradients lead to the input in {quantity(len(path.steps), 'step')}"
-        )
+        steps = quantity(len(path.steps), "step")
+        return f"by counting, the gradients lead to the input in {steps}"
     if path.furthest is None:
         return "the gradients lead to no activation"
     reached = f"{plain(path.furthest)} ({quantity(path.furthest_size, 'value')})"
@@ -250,25 +217,20 @@ def stop_kind(at: PathStop) -> str:
 
 def left_out(known: int, suppressed: int) -> list[str]:
     """Return how many findings do not count, and why: "2 known from the baseline"."""
-    kinds = ((known, "known from the baseline"), (suppressed, "suppressed by the configuration"))
-    return [f"{count(number)} {why}" for number, why in kinds if number]
+    return _nonzero(
+        [(known, "known from the baseline"), (suppressed, "suppressed by the configuration")]
+    )
 
 
 def totals(summary: Summary) -> str:
     """Return the last line of a report: what was audited, found, confirmed."""
-    found = ", ".join(
-        f"{count(number)} {severity.value}"
-        for severity, number in summary.findings.items()
-        if number
-    )
+    found = ", ".join(_nonzero((number, level.value) for level, number in summary.findings.items()))
     parts = [found or ("no new findings" if summary.known else "no findings")]
     if found:
         parts.append(f"{count(summary.confirmed)} confirmed")
-    if summary.not_reproduced:
-        parts.append(f"{count(summary.not_reproduced)} not reproduced")
+    parts += _nonzero([(summary.not_reproduced, "not reproduced")])
     parts += left_out(summary.known, summary.suppressed)
-    if summary.incomplete:
-        parts.append(f"{count(summary.incomplete)} incomplete")
+    parts += _nonzero([(summary.incomplete, "incomplete")])
     if summary.errors:
         parts.append(f"{quantity(summary.errors, 'target')} not audited")
     audited = f"{quantity(summary.models, 'model')}, {quantity(summary.layers, 'layer')}"
@@ -281,6 +243,10 @@ def no_findings(model: ModelReport) -> str:
     if not others:
         return "No findings."
     return f"No {'new' if model.known else 'other'} findings: {', '.join(others)}."
+
+
+def _nonzero(counted: Iterable[tuple[int, str]]) -> list[str]:
+    return [f"{count(number)} {what}" for number, what in counted if number]
 
 
 def _sizes(value: object) -> str:

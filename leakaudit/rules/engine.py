@@ -91,7 +91,11 @@ def evaluate_layer(rule: Rule, symbols: Mapping[str, SymbolValue]) -> Match | No
 
 def _derived(symbols: Mapping[str, SymbolValue]) -> dict[str, SymbolValue]:
     """`rho`, `margin` and `missing`, as far as what they follow from is there."""
-    numbers = {name: Fraction(value) for name, value in symbols.items() if _is_number(value)}
+    numbers = {
+        name: Fraction(value)
+        for name, value in symbols.items()
+        if not isinstance(value, bool | str) and math.isfinite(value)
+    }
     derived: dict[str, SymbolValue] = {}
     if {"X", "A", "B"} <= numbers.keys():
         derived["margin"] = numbers["A"] + numbers["B"] - numbers["X"]
@@ -101,12 +105,6 @@ def _derived(symbols: Mapping[str, SymbolValue]) -> dict[str, SymbolValue]:
     if {"X", "bound", "unread"} <= numbers.keys():
         derived["missing"] = max(Fraction(0), numbers["X"] - numbers["unread"] - numbers["bound"])
     return derived
-
-
-def _is_number(value: SymbolValue) -> bool:
-    if isinstance(value, bool | str):
-        return False
-    return math.isfinite(value)
 
 
 def _match(rule: Rule, symbols: Mapping[str, SymbolValue], where: str) -> Match | None:

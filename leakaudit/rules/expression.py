@@ -77,8 +77,7 @@ def parse(text: str, symbols: frozenset[str]) -> Expression:
     Raises:
         ExpressionError: The text is not in the grammar; the message says what and where.
     """
-    parsed = read(text, symbols)
-    return Expression(text, parsed.tree, parsed.numbers, parsed.flags, parsed.is_condition)
+    return Expression(text, *read(text, symbols))
 
 
 def parse_condition(text: str, symbols: frozenset[str]) -> Expression:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import NoReturn
 
 from leakaudit.errors import UsageError
@@ -66,18 +67,12 @@ class Apply:
 Tree = Literal | Name | Apply
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """A tree, the names in it that stand for numbers and for yes or no, and which of both it is."""
-
-    tree: Tree
-    numbers: frozenset[str]
-    flags: frozenset[str]
-    is_condition: bool
-
-
-def read(text: str, symbols: frozenset[str]) -> Parsed:
+def read(text: str, symbols: frozenset[str]) -> tuple[Tree, frozenset[str], frozenset[str], bool]:
     """Read `text`, in which the names `symbols` may occur.
+
+    Returns:
+        The tree, the names in it that stand for numbers, those that stand for yes or no, and
+        whether the whole is yes or no.
 
     Raises:
         ExpressionError: The text is not in the grammar; the message says what and where.
@@ -100,7 +95,10 @@ def read(text: str, symbols: frozenset[str]) -> Parsed:
         raise ExpressionError(f"not an expression ({error.msg})", text, column) from None
     except (MemoryError, RecursionError):
         raise ExpressionError("nested too deeply", text) from None
-    return _Parser(text, indent, symbols).parsed(root)
+    parser = _Parser(text, indent, symbols)
+    is_condition = _is_truth(root)
+    tree = parser.truth(root, 1) if is_condition else parser.number(root, 1)
+    return tree, frozenset(parser.numbers), frozenset(parser.flags), is_condition
 
 
 _BINARY: Mapping[type[ast.operator], str] = {
@@ -142,12 +140,6 @@ class _Parser:
         self.numbers: set[str] = set()
         self.flags: set[str] = set()
 
-    def parsed(self, root: ast.expr) -> Parsed:
-        is_condition = _is_truth(root)
-        tree = self.truth(root, 1) if is_condition else self.number(root, 1)
-        numbers, flags = frozenset(self.numbers), frozenset(self.flags)
-        return Parsed(tree, numbers, flags, is_condition)
-
     def truth(self, node: ast.expr, depth: int) -> Tree:
         self.check_depth(node, depth)
         match node:
@@ -158,9 +150,11 @@ class _Parser:
                 return Apply("not", (self.truth(operand, depth + 1),))
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 sides = [self.number(side, depth + 1) for side in (left, *comparators)]
+                if not all(type(op) in _COMPARE for op in ops):
+                    self.fail(node, 'comparing with "is" or "in" is not allowed')
                 pairs = tuple(
-                    Apply(self.comparison(node, op), (sides[i], sides[i + 1]))
-                    for i, op in enumerate(ops)
+                    Apply(_COMPARE[type(op)], pair)
+                    for op, pair in zip(ops, pairwise(sides), strict=True)
                 )
                 return pairs[0] if len(pairs) == 1 else Apply("and", pairs)
             case ast.Name():
@@ -207,11 +201,6 @@ class _Parser:
             self.fail(node, f"{node.id} is used both as a number and as yes or no")
         kind.add(node.id)
         return Name(node.id)
-
-    def comparison(self, node: ast.expr, op: ast.cmpop) -> str:
-        if type(op) not in _COMPARE:
-            self.fail(node, 'comparing with "is" or "in" is not allowed')
-        return _COMPARE[type(op)]
 
     def check_sizes(self, node: ast.expr, op: str, left: Tree, right: Tree) -> None:
         if op in ("/", "//") and right == Literal(Fraction(0)):

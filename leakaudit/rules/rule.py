@@ -121,16 +121,17 @@ class _Reader:
         self.check_pattern(text["id"], "id", _ID, "two to eight capitals and three digits: LA001")
         self.check_pattern(text["slug"], "slug", _SLUG, "small letters and hyphens")
         level = Level(self.choice(text["level"], "level", tuple(Level)))
+        severity = self.severity(text["severity"], "severity")
         return Rule(
             id=text["id"],
             slug=text["slug"],
             title=text["title"],
             level=level,
-            severity=self.severity(text["severity"], "severity"),
+            severity=severity,
             precision=self.choice(text["precision"], "precision", PRECISIONS),
             applies_to=self.applies_to(data, level),
             condition=self.condition(text["condition"], "condition", level),
-            downgrade=self.downgrade(data, level, self.severity(text["severity"], "severity")),
+            downgrade=self.downgrade(data, level, severity),
             message=self.template(text["message"], "message", level),
             why=self.text(data["why"], "why", paragraphs=True),
             remedy=text["remedy"],

@@ -1,11 +1,13 @@
-"""Which rules a run applies: `--select` and `--ignore`, and names of rules in general."""
+"""Which rules a run applies, and with which severities: what a user says by names of rules."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from leakaudit.errors import UsageError
+from leakaudit.findings import Severity
 from leakaudit.rules.rule import Rule
 
 
@@ -37,6 +39,25 @@ def select_rules(
     if not wanted:
         raise UsageError("--select and --ignore leave no rule to apply")
     return tuple(rule for rule in rules if rule.id in wanted)
+
+
+def with_severities(rules: Sequence[Rule], severities: Mapping[str, Severity]) -> tuple[Rule, ...]:
+    """The rules with the severities given by id.
+
+    Where a rule lowers a finding's severity itself, the lower of the two holds: what it found to be
+    less severe than usual stays so.
+    """
+    return tuple(
+        _with_severity(rule, severities[rule.id]) if rule.id in severities else rule
+        for rule in rules
+    )
+
+
+def _with_severity(rule: Rule, severity: Severity) -> Rule:
+    downgrade = rule.downgrade
+    if downgrade is not None and downgrade.severity.at_least(severity):
+        downgrade = None  # there is nothing left to lower
+    return replace(rule, severity=severity, downgrade=downgrade)
 
 
 def _named(names: Sequence[str], rules: Sequence[Rule]) -> list[Rule]:

@@ -19,7 +19,7 @@ from leakaudit.attack.state import State
 from leakaudit.confirm.confirm import ConfirmOptions
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.pipeline.audit import AuditOptions, audit
-from leakaudit.rules import load_rules
+from leakaudit.rules.registry import load_rules
 from leakaudit.rules.select import select_rules
 
 LOSS = "cross-entropy"

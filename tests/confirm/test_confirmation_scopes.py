@@ -16,7 +16,7 @@ from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.leakpath.path import find_leak_path
 from leakaudit.pipeline.audit import AuditOptions, audit
-from leakaudit.rules import load_rules
+from leakaudit.rules.registry import load_rules
 
 
 def report_of(module: nn.Module, shape: tuple[int, ...], folder: Path) -> ModelReport:

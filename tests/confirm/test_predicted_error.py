@@ -19,7 +19,7 @@ from leakaudit.equations.system import LayerSystem
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.pipeline.audit import AuditOptions, audit
 from leakaudit.report.wording import spectrum
-from leakaudit.rules import load_rules
+from leakaudit.rules.registry import load_rules
 from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.solve import solve_layer
 

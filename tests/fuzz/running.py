@@ -33,7 +33,7 @@ def audited(path: Path) -> None:
         return
     report = AuditReport("0", (model,))
     for name in REPORTERS:
-        reporter(name).render(report, RenderOptions(color=False, width=100, verbosity=1))
+        reporter(name)(report, RenderOptions(color=False, width=100, verbosity=1))
 
 
 def fuzz(one_input: Callable[[bytes], None]) -> None:

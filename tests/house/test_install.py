@@ -16,7 +16,7 @@ import pytest
 from places import ROOT, SAMPLES
 
 from leakaudit.report import REPORTERS
-from leakaudit.rules import BUILTIN_IDS
+from leakaudit.rules.registry import BUILTIN_IDS
 
 pytestmark = pytest.mark.slow
 

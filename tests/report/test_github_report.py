@@ -10,13 +10,12 @@ import pytest
 from report_samples import HOSTILE, poisoned
 
 from leakaudit.findings import AuditReport
-from leakaudit.report import RenderOptions
+from leakaudit.report import RenderOptions, github
 from leakaudit.report.escape import plain
-from leakaudit.report.github import GithubReporter
 
 
 def text_of(report: AuditReport) -> str:
-    return GithubReporter().render(report, RenderOptions())
+    return github.render(report, RenderOptions())
 
 
 def parse(line: str) -> tuple[str, dict[str, str], str]:

@@ -12,9 +12,8 @@ from jsonschema import Draft202012Validator
 from report_samples import HOSTILE, poisoned
 
 from leakaudit.findings import AuditReport, Severity
-from leakaudit.report import RenderOptions
+from leakaudit.report import RenderOptions, gitlab
 from leakaudit.report.escape import plain
-from leakaudit.report.gitlab import GitlabReporter
 
 # What GitLab's documentation lists as required.
 SCHEMA = {
@@ -45,7 +44,7 @@ SCHEMA = {
 
 
 def text_of(report: AuditReport) -> str:
-    return GitlabReporter().render(report, RenderOptions())
+    return gitlab.render(report, RenderOptions())
 
 
 def entries_of(report: AuditReport) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from report_samples import poisoned
 
 from leakaudit.findings import AuditReport, ImageReport
 from leakaudit.report import RenderOptions
-from leakaudit.report.html.report import HtmlReporter
+from leakaudit.report.html.report import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -75,7 +75,7 @@ def page(ci_report: AuditReport, tmp_path: Path) -> Path:
     images = (ImageReport(*([str(picture)] * 3)),)
     models = (replace(ci_report.models[0], images=images), *ci_report.models[1:])
     path = tmp_path / "report.html"
-    text = HtmlReporter().render(replace(ci_report, models=models), RenderOptions())
+    text = render(replace(ci_report, models=models), RenderOptions())
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -105,7 +105,7 @@ def test_a_phone_need_not_scroll_sideways(ci_report: AuditReport, tmp_path: Path
     """Measured in frames as wide as a phone, since a window cannot be; long names included."""
     names = ("", "x" * 150, "encoder.block_" * 12)
     for number, name in enumerate(names):
-        text = HtmlReporter().render(poisoned(ci_report, name), RenderOptions())
+        text = render(poisoned(ci_report, name), RenderOptions())
         (tmp_path / f"{number}.html").write_text(text, encoding="utf-8")
     page = tmp_path / "frames.html"
     page.write_text(
@@ -133,7 +133,7 @@ def test_hostile_names_run_nothing(ci_report: AuditReport, tmp_path: Path) -> No
         "<style>@import 'http://x.example/b';</style>"
     )
     path = tmp_path / "hostile.html"
-    text = HtmlReporter().render(poisoned(ci_report, hostile), RenderOptions())
+    text = render(poisoned(ci_report, hostile), RenderOptions())
     path.write_text(text, encoding="utf-8")
     # Without the policy, which would also keep it from running: escaping alone has to.
     path.write_text(re.sub(r"<meta http-equiv=[^>]*>", "", text), encoding="utf-8")

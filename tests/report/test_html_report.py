@@ -19,7 +19,7 @@ from leakaudit.findings import AuditReport, ImageReport, PathStep, PathStop
 from leakaudit.report import RenderOptions
 from leakaudit.report.escape import plain
 from leakaudit.report.html.layers import pretty
-from leakaudit.report.html.report import HtmlReporter, style
+from leakaudit.report.html.report import render as html, style
 
 VOID = {"meta", "img", "br", "wbr", "link", "input", "base"}
 SVG = {"svg", "title", "desc", "rect", "path", "text"}
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 
 def text_of(report: AuditReport, **options: Any) -> str:
-    return HtmlReporter().render(report, RenderOptions(**options))
+    return html(report, RenderOptions(**options))
 
 
 def page_of(report: AuditReport) -> Page:

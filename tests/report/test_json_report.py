@@ -10,12 +10,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from leakaudit.findings import AuditReport, Status, Verdict
-from leakaudit.report import RenderOptions
-from leakaudit.report.json_report import JsonReporter, as_json, schema
+from leakaudit.report import RenderOptions, json_report
+from leakaudit.report.json_report import as_json, schema
 
 
 def render(report: AuditReport, **options: object) -> str:
-    return JsonReporter().render(report, RenderOptions(**options))  # type: ignore[arg-type]
+    return json_report.render(report, RenderOptions(**options))  # type: ignore[arg-type]
 
 
 def errors(text: str) -> list[str]:

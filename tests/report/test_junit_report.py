@@ -13,9 +13,8 @@ import xmlschema
 from report_samples import HOSTILE, poisoned
 
 from leakaudit.findings import AuditReport, Severity, Skipped
-from leakaudit.report import RenderOptions
+from leakaudit.report import RenderOptions, junit
 from leakaudit.report.escape import plain
-from leakaudit.report.junit import JunitReporter
 
 SCHEMA = Path(__file__).parent / "schemas" / "junit-10.xsd"
 
@@ -26,7 +25,7 @@ def schema() -> xmlschema.XMLSchema:
 
 
 def text_of(report: AuditReport, **options: Any) -> str:
-    return JunitReporter().render(report, RenderOptions(**options))
+    return junit.render(report, RenderOptions(**options))
 
 
 def cases_of(report: AuditReport) -> dict[str, ET.Element]:

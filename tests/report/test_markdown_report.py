@@ -15,7 +15,7 @@ from leakaudit.findings import AuditReport
 from leakaudit.report import RenderOptions
 from leakaudit.report.escape import plain
 from leakaudit.report.markdown import text as markdown_text
-from leakaudit.report.markdown.report import MarkdownReporter
+from leakaudit.report.markdown.report import render as markdown
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def text_of(report: AuditReport) -> str:
-    return MarkdownReporter().render(report, RenderOptions())
+    return markdown(report, RenderOptions())
 
 
 def test_golden(ci_report: AuditReport, golden: Callable[[str, str], None]) -> None:

@@ -167,4 +167,4 @@ def test_the_findings_are_those_of_the_audit(name: str, ci_report: AuditReport) 
         for found in model.findings
     )
     assert expected.total() == 20
-    assert Counter(READERS[name](reporter(name).render(report, RenderOptions()))) == expected
+    assert Counter(READERS[name](reporter(name)(report, RenderOptions()))) == expected

@@ -15,9 +15,8 @@ from jsonschema import Draft202012Validator
 from report_samples import HOSTILE, poisoned
 
 from leakaudit.findings import AuditReport, Severity
-from leakaudit.report import RenderOptions
+from leakaudit.report import RenderOptions, sarif
 from leakaudit.report.escape import plain
-from leakaudit.report.sarif import SarifReporter
 
 SCHEMA = Path(__file__).parent / "schemas" / "sarif-2.1.0.json"
 
@@ -28,7 +27,7 @@ def validator() -> Draft202012Validator:
 
 
 def text_of(report: AuditReport, **options: Any) -> str:
-    return SarifReporter().render(report, RenderOptions(**options))
+    return sarif.render(report, RenderOptions(**options))
 
 
 def run_of(report: AuditReport) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def test_a_path_that_stops_ends_with_the_reason(ci_report: AuditReport) -> None:
     results = run_of(replace(ci_report, models=(stopped,)))["results"]
     flow = next(result["codeFlows"][0] for result in results if "codeFlows" in result)
     last = flow["threadFlows"][0]["locations"][-1]["location"]
-    assert last["message"]["text"].startswith("stops at pool: max pooling hides")
+    assert last["message"]["text"].startswith("stops at pool (not followed): max pooling hides")
 
 
 def test_what_was_not_audited_is_notified(ci_report: AuditReport) -> None:

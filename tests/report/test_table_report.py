@@ -11,7 +11,7 @@ import pytest
 
 from leakaudit.findings import AuditReport, Confirmation, Scope, Severity, Status, Verdict
 from leakaudit.report import RenderOptions
-from leakaudit.report.terminal.table import TableReporter
+from leakaudit.report.terminal import table
 
 HOSTILE = (
     "\x1b[31mred",
@@ -27,7 +27,7 @@ HOSTILE = (
 
 
 def render(report: AuditReport, **options: object) -> str:
-    return TableReporter().render(report, RenderOptions(**options))  # type: ignore[arg-type]
+    return table.render(report, RenderOptions(**options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])

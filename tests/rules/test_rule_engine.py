@@ -8,7 +8,8 @@ import pytest
 
 from leakaudit.errors import UsageError
 from leakaudit.findings import Finding, Severity
-from leakaudit.rules import LayerFacts, ModelFacts, apply, evaluate_layer, load_rules
+from leakaudit.rules.engine import LayerFacts, ModelFacts, apply, evaluate_layer
+from leakaudit.rules.registry import load_rules
 
 RULES = load_rules()
 QUIET = ModelFacts(

@@ -10,9 +10,8 @@ from sympy_formula import sympy_formula
 
 from leakaudit.errors import UsageError
 from leakaudit.findings import Severity
-from leakaudit.rules import BUILTIN_IDS, load_rules
 from leakaudit.rules.message import template
-from leakaudit.rules.registry import builtin_folder
+from leakaudit.rules.registry import BUILTIN_IDS, builtin_folder, load_rules
 from leakaudit.rules.rule import parse_rule, read_rule
 from leakaudit.rules.symbols import Level, symbols_of
 

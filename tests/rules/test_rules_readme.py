@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rules_page import PAGE, rules_page
 
 from leakaudit.cli.main import main
-from leakaudit.rules import load_rules
+from leakaudit.rules.registry import load_rules
 
 TEXT = PAGE.read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (LA\d{3})\n(.*?)(?=^## |\Z)", TEXT, flags=re.M | re.S))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from leakaudit.rules import load_rules
+from leakaudit.rules.registry import load_rules
 from leakaudit.rules.symbols import Level
 
 RULES = {rule.id: rule for rule in load_rules()}

@@ -28,8 +28,8 @@ from leakaudit.leakpath.path import LeakPath, find_leak_path
 from leakaudit.operators import Conv, Linear, Unsupported
 from leakaudit.pipeline.audit import choose_loss
 from leakaudit.pipeline.rule_facts import layer_facts, layer_report, model_facts
-from leakaudit.rules import Rule
 from leakaudit.rules.engine import apply
+from leakaudit.rules.rule import Rule
 
 PAGE = ROOT / "rules" / "README.md"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from leakaudit.findings import Confirmation, Finding, ModelReport, RuleText, Status
 from leakaudit.report import prose, wording
-from leakaudit.report.html.text import name, rich, severity_badge, text
+from leakaudit.report.html.text import listed, name, rich, severity_badge, text
 from leakaudit.report.interface import RenderOptions
 
 _LINK = re.compile(r"https://[\w.~/%?#=&+:,@-]+", re.ASCII)
@@ -56,17 +56,14 @@ def _finding(finding: Finding, options: RenderOptions) -> str:
 def _evidence(given: Confirmation, options: RenderOptions) -> str:
     claim = wording.evidence_claim(given)
     kind = given.status.value.replace(" ", "-")
-    details = wording.evidence_details(given, show_seconds=options.show_seconds)
+    details = wording.evidence_details(given, options)
     shown = f'<span class="claim {kind}">{text(claim[:1].upper() + claim[1:])}</span>'
     if details:
         shown += f" {text(details)}"
     tried = ""
     if given.attempts:
-        items = "".join(f"<li>{text(attempt.strip())}</li>" for attempt in given.attempts)
-        tried = (
-            '<details class="evidence"><summary>What was tried</summary>'
-            f'<ul class="plain-list">{items}</ul></details>'
-        )
+        attempts = listed(text(attempt.strip()) for attempt in given.attempts)
+        tried = f'<details class="evidence"><summary>What was tried</summary>{attempts}</details>'
     return f'<p class="evidence">{shown}</p>{tried}'
 
 
@@ -76,9 +73,7 @@ def _why(rule: RuleText) -> str:
         for paragraph in rule.why.split("\n\n")
         if paragraph.strip()
     )
-    references = "".join(f"<li>{text(reference)}</li>" for reference in rule.references)
-    if references:
-        references = f'<p>References</p><ul class="plain-list">{references}</ul>'
+    references = f"<p>References</p>{listed(map(text, rule.references))}" if rule.references else ""
     return f"<details><summary>Why</summary>{paragraphs}{references}</details>"
 
 

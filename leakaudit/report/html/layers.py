@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from leakaudit.findings import Counts, LayerReport, SymbolicCounts, Verdict
+from leakaudit.findings import Counts, LayerReport, Verdict
 from leakaudit.report import wording
 from leakaudit.report.html import svg
 from leakaudit.report.html.text import Column, name, table, text, verdict_badge
@@ -51,16 +51,14 @@ def formulas(layers: Sequence[LayerReport]) -> str:
             f"{key} = {number}" for key, number in layer.counts.symbolic.values.items()
         )
         given = f'<p class="muted">with {text(values)}</p>' if values else ""
-        rows = [
-            [text(label), text(pretty(formula)), text(_put_in(formula, layer.counts)), result]
-            for label, formula, result in _formulas(layer.counts)
-        ]
+        rows = _formulas(layer.counts)
         caption = f"The counts of {layer.name} as formulas"
         parts.append(
             f"<details><summary>{name(layer.name)}</summary>{given}"
             f"{table(caption, _FORMULA_COLUMNS, rows)}</details>"
         )
-    return "\n".join(parts)
+    joined = "\n".join(parts)
+    return f'<div class="formulas">{joined}</div>' if joined else ""
 
 
 def pretty(formula: str) -> str:
@@ -90,21 +88,24 @@ def _numbers(layer: LayerReport) -> list[str]:
     ]
 
 
-def _formulas(counts: Counts) -> list[tuple[str, str, str]]:
-    given: SymbolicCounts = counts.symbolic
+def _formulas(counts: Counts) -> list[list[str]]:
+    given = counts.symbolic
     margin = counts.gradient_constraints + counts.weight_constraints - counts.unknowns
     unknowns, gradient, weight, _ = wording.counted(counts)
-    return [
+    rows = (
         ("|X|", given.unknowns, unknowns),
         ("|A|", given.gradient_constraints, gradient),
         ("|B|", given.weight_constraints, weight),
         ("|A| + |B| − |X|", given.margin, wording.count(margin)),
+    )
+    return [
+        [label, text(pretty(formula)), text(_put_in(formula, given.values)), result]
+        for label, formula, result in rows
     ]
 
 
-def _put_in(formula: str, counts: Counts) -> str:
+def _put_in(formula: str, values: Mapping[str, int]) -> str:
     """Return the formula with the layer's numbers for its symbols; empty where they are unknown."""
-    values = counts.symbolic.values
     if not values:
         return ""
     return pretty(

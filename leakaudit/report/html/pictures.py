@@ -39,17 +39,16 @@ def _row(images: ImageReport, evidence: Confirmation | None) -> str:
 
 
 def _figures(evidence: Confirmation) -> str:
-    numbers = []
-    if evidence.psnr is not None:
-        numbers.append(("PSNR", f"{wording.decibels(evidence.psnr)}"))
-    if evidence.mse is not None:
-        numbers.append(("MSE", wording.short(evidence.mse)))
-    if evidence.ssim is not None:
-        numbers.append(("SSIM", f"{evidence.ssim:.3f}"))
-    if evidence.probe:
-        numbers.append(("Probe", evidence.probe))
+    numbers = {
+        "PSNR": None if evidence.psnr is None else wording.decibels(evidence.psnr),
+        "MSE": None if evidence.mse is None else wording.short(evidence.mse),
+        "SSIM": None if evidence.ssim is None else f"{evidence.ssim:.3f}",
+        "Probe": evidence.probe,
+    }
     pairs = "".join(
-        f"<div><dt>{label}</dt><dd>{text(shown)}</dd></div>" for label, shown in numbers
+        f"<div><dt>{label}</dt><dd>{text(shown)}</dd></div>"
+        for label, shown in numbers.items()
+        if shown
     )
     return f'<dl class="numbers">{pairs}</dl>' if pairs else ""
 

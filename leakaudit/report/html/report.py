@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -23,47 +24,58 @@ from leakaudit.report.html import svg
 from leakaudit.report.html.findings import findings
 from leakaudit.report.html.layers import formulas, layer_table
 from leakaudit.report.html.pictures import pictures
-from leakaudit.report.html.text import Column, name, severity_badge, table, text
+from leakaudit.report.html.text import Column, listed, name, severity_badge, table, text
 from leakaudit.report.interface import RenderOptions
 from leakaudit.report.summary import Summary, summarise
 
+_FRAME_HEIGHT = 640  # pixels
 
-class HtmlReporter:
-    """Writes one page: summary, then per model pictures, layers, leak path, findings, formulas."""
 
-    name = "html"
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return one page: summary, then per model pictures, layers, leak path, findings, formulas.
 
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`. Pictures are read from where `--save-images` wrote them."""
-        summary = summarise(report)
-        totals = text(wording.totals(summary))
-        rules = {rule.id: rule for rule in prose.rules_of(report)}
-        models = [
-            _model(model, f"model-{number}", rules, prose.path_finding(report, model), options)
-            for number, model in enumerate(report.models, start=1)
-        ]
-        parts = [
-            "<!doctype html>",
-            '<html lang="en">',
-            _head(summary),
-            "<body>",
-            '<a class="skip" href="#content">Skip to the content</a>',
-            '<header><p class="kicker">leakaudit</p><h1>What the gradients give away</h1></header>',
-            '<main id="content">',
-            '<section aria-label="Summary">',
-            _tally(summary),
-            f"<p>{totals}.</p>",
-            "</section>",
-            _contents(report.models) if len(report.models) > 1 else "",
-            *models,
-            "</main>",
-            f"<footer><p>leakaudit {text(report.tool_version)}. “Confirmed” means that the "
-            "reconstruction ran and came back with the error stated. What could not be reproduced "
-            "is not thereby private.</p></footer>",
-            "</body>",
-            "</html>",
-        ]
-        return "\n".join(part for part in parts if part) + "\n"
+    Pictures are read from where `--save-images` wrote them.
+    """
+    summary = summarise(report)
+    rules = {rule.id: rule for rule in prose.rules_of(report)}
+    models = [
+        _model(model, f"model-{number}", rules, prose.path_finding(report, model), options)
+        for number, model in enumerate(report.models, start=1)
+    ]
+    parts = [
+        "<!doctype html>",
+        '<html lang="en">',
+        _head(summary),
+        "<body>",
+        '<a class="skip" href="#content">Skip to the content</a>',
+        '<header><p class="kicker">leakaudit</p><h1>What the gradients give away</h1></header>',
+        '<main id="content">',
+        '<section aria-label="Summary">',
+        _tally(summary),
+        f"<p>{text(wording.totals(summary))}.</p>",
+        "</section>",
+        _contents(report.models) if len(report.models) > 1 else "",
+        *models,
+        "</main>",
+        f"<footer><p>leakaudit {text(report.tool_version)}. “Confirmed” means that the "
+        "reconstruction ran and came back with the error stated. What could not be reproduced "
+        "is not thereby private.</p></footer>",
+        "</body>",
+        "</html>",
+    ]
+    return "\n".join(filter(None, parts)) + "\n"
+
+
+def framed(page: str) -> str:
+    """Return a frame that shows a whole page within another, a notebook's say.
+
+    Neither's styles reach the other. The sandbox forbids scripts, forms and access to the page
+    around it; the report needs none.
+    """
+    return (
+        f'<iframe title="leakaudit report" sandbox="" srcdoc="{html.escape(page)}" '
+        f'style="width: 100%; height: {_FRAME_HEIGHT}px; border: 0"></iframe>'
+    )
 
 
 @cache
@@ -120,9 +132,8 @@ def _contents(models: Iterable[ModelReport]) -> str:
             found += ' <span class="warning">incomplete</span>'
         reach = text(wording.reach(model.leak_path)) if model.leak_path else "–"
         rows.append([link, str(len(model.layers)), found, reach])
-    return (
-        f'<nav class="card" aria-label="Models">{table("The models audited", columns, rows)}</nav>'
-    )
+    models_table = table("The models audited", columns, rows)
+    return f'<nav class="card" aria-label="Models">{models_table}</nav>'
 
 
 def _model(
@@ -149,15 +160,17 @@ def _model(
         ("Layers", layer_table(model.layers) if model.layers else "<p>No layer with weights.</p>"),
         ("Leak path", _leak_path(path, model, identity) if path else ""),
         ("Findings", findings(model, rules, options)),
-        ("Formulas", _wrapped("formulas", formulas(model.layers))),
-        ("Skipped", _list(f"{name(e.what)}: {text(e.reason.strip())}" for e in model.skipped)),
-        ("Notes", _list(text(note.strip()) for note in model.notes)),
+        ("Formulas", formulas(model.layers)),
+        ("Skipped", listed(f"{name(e.what)}: {text(e.reason.strip())}" for e in model.skipped)),
+        ("Notes", listed(text(note.strip()) for note in model.notes)),
     ]
     parts = [*head, f'<p class="facts">{text(facts)}</p>', _lead(model, about_path)]
-    for title, content in sections:
-        if content:
-            parts.append(f'<section aria-label="{title}"><h3>{title}</h3>\n{content}\n</section>')
-    return "\n".join([part for part in parts if part] + ["</article>"])
+    parts += [
+        f'<section aria-label="{title}"><h3>{title}</h3>\n{content}\n</section>'
+        for title, content in sections
+        if content
+    ]
+    return "\n".join(filter(None, [*parts, "</article>"]))
 
 
 def _lead(model: ModelReport, finding: Finding | None) -> str:
@@ -178,10 +191,8 @@ def _lead(model: ModelReport, finding: Finding | None) -> str:
 def _picture_evidence(model: ModelReport, about_path: Finding | None) -> Confirmation | None:
     """The run that the pictures show: that of the leak path, or the first with a PSNR."""
     first = [about_path] if about_path is not None else []
-    for finding in (*first, *model.findings):
-        if finding.confirmation is not None and finding.confirmation.psnr is not None:
-            return finding.confirmation
-    return None
+    runs = (finding.confirmation for finding in (*first, *model.findings))
+    return next((run for run in runs if run is not None and run.psnr is not None), None)
 
 
 def _leak_path(path: LeakPathReport, model: ModelReport, identity: str) -> str:
@@ -205,12 +216,3 @@ def _step(step: PathStep) -> str:
     where = f"{name(step.layer)}: " if step.layer else ""
     fact = f'<code class="fact">{text(step.fact)}</code>'
     return f"{where}{text(step.derivation.strip())} ⇒ {fact}"
-
-
-def _list(entries: Iterable[str]) -> str:
-    items = "".join(f"<li>{entry}</li>" for entry in entries)
-    return f'<ul class="plain-list">{items}</ul>' if items else ""
-
-
-def _wrapped(kind: str, content: str) -> str:
-    return f'<div class="{kind}">{content}</div>' if content else ""

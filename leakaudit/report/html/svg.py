@@ -8,7 +8,6 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from leakaudit.findings import Counts, LeakPathReport, PathStep
@@ -25,6 +24,8 @@ _MOST_STATIONS = 60
 _SHOWN_AT_ENDS = 25
 _NARROW_CHIP, _WIDE_CHIP = 23, 48  # characters that fit
 _PROSE, _LARGER_PROSE = 55, 50  # characters of a line
+
+_Station = list[tuple[int, PathStep]]  # what one layer contributes: steps and their numbers
 
 
 def bar(counts: Counts) -> str:
@@ -87,28 +88,17 @@ def leak_path(path: LeakPathReport, inputs: Sequence[str], identity: str) -> str
     )
 
 
-@dataclass(slots=True)
-class _Station:
-    """What one layer contributes to the path."""
-
-    layer: str
-    numbers: list[int]
-    steps: list[PathStep]
-
-
 def _stations(steps: Iterable[PathStep]) -> list[_Station]:
     """Group the steps per layer, in the order in which the path first comes to each."""
     stations: dict[str, _Station] = {}
     for number, step in enumerate(steps, start=1):
         key = step.layer or f"\0{number}"  # steps of no layer stay apart
-        station = stations.setdefault(key, _Station(step.layer, [], []))
-        station.numbers.append(number)
-        station.steps.append(step)
+        stations.setdefault(key, []).append((number, step))
     return list(stations.values())
 
 
 def _description(path: LeakPathReport) -> str:
-    layers = [station.layer for station in _stations(path.steps) if station.layer]
+    layers = dict.fromkeys(step.layer for step in path.steps if step.layer)
     through = f", through {', '.join(layers)}" if layers else ""
     stops = "".join(f" It stops at {stop.at}: {stop.reason}." for stop in path.stopped)
     return f"{wording.reach(path)}{through}.{stops}"
@@ -149,33 +139,27 @@ class _Drawing:
 
     def station(self, station: _Station) -> None:
         """A layer's box: name, what becomes known, the equations solved."""
-        top = self.height
-        self.height += 30
-        inside = [
-            _text("layer", _MARGIN, top + 20, _fit(station.layer or "all uses", 28)),
-            _text("steps", _WIDTH - _MARGIN, top + 20, _numbers(station.numbers)),
+        numbers, steps = zip(*station, strict=True)
+        top, below = self.height, len(self.shapes)
+        self.shapes += [
+            _text("layer", _MARGIN, top + 20, _fit(steps[0].layer or "all uses", 28)),
+            _text("steps", _WIDTH - _MARGIN, top + 20, _numbers(numbers)),
         ]
-        start = len(self.shapes)
-        self.chips([plain(step.fact) for step in station.steps])
-        for step in station.steps:
+        self.height += 30
+        self.chips([plain(step.fact) for step in steps])
+        for step in steps:
             self.prose("equations", wording.equations(step.counts))
         self.height += 8
-        inside += self.shapes[start:]
-        self.shapes[start:] = [_box("station", top, self.height - top), *inside]
+        self.shapes.insert(below, _box("station", top, self.height - top))
 
     def stop(self, at: str, reason: str) -> None:
         """Where the path ends and why."""
-        top = self.height
+        top, below = self.height, len(self.shapes)
+        self.shapes.append(_text("layer", _MARGIN, top + 20, f"stops at {_fit(at, 32)}"))
         self.height += 30
-        start = len(self.shapes)
         self.prose("reason", plain(reason.strip()))
         self.height += 10
-        inside = self.shapes[start:]
-        self.shapes[start:] = [
-            _box("stop", top, self.height - top),
-            _text("layer", _MARGIN, top + 20, f"stops at {_fit(at, 32)}"),
-            *inside,
-        ]
+        self.shapes.insert(below, _box("stop", top, self.height - top))
 
     def chips(self, facts: Sequence[str]) -> None:
         """What becomes known: two beside each other where they are short enough."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from leakaudit.findings import Severity, Verdict
@@ -43,6 +43,12 @@ def severity_badge(severity: Severity) -> str:
 def verdict_badge(verdict: Verdict) -> str:
     """Return the verdict's word in its colour."""
     return f'<span class="verdict {verdict.value}">{verdict.value}</span>'
+
+
+def listed(entries: Iterable[str]) -> str:
+    """Return entries of finished HTML as a list; empty where there are none."""
+    items = "".join(f"<li>{entry}</li>" for entry in entries)
+    return f'<ul class="plain-list">{items}</ul>' if items else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from leakaudit.findings import (
     AuditReport,
+    Counts,
     Finding,
     LayerReport,
     LeakPathReport,
@@ -29,37 +30,29 @@ _MARKS = {
 _BAR = 10  # characters of the bar that shows the determined fraction
 
 
-class MarkdownReporter:
-    """Writes a table of models, then per model: layers, findings, leak path, what was skipped."""
-
-    name = "markdown"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        blocks = ["# leakaudit", f"**{text(wording.totals(summarise(report)))}**"]
-        if report.models:
-            blocks.append(_models(report.models))
-        for model in report.models:
-            blocks += _model(model, options)
-        return "\n\n".join(blocks) + "\n"
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return a table of models, then per model: layers, findings, leak path, what was skipped."""
+    blocks = ["# leakaudit", f"**{text(wording.totals(summarise(report)))}**"]
+    if report.models:
+        blocks.append(_models(report.models))
+    for model in report.models:
+        blocks += _model(model, options)
+    return "\n\n".join(blocks) + "\n"
 
 
 def _models(models: Sequence[ModelReport]) -> str:
     rows = []
     for model in models:
-        number = len(model.findings)
-        worst = next((f.severity for f in prose.worst_first(model.findings)), None)
         if model.error is not None:
-            found, reach = "not audited", ""
-        elif worst is None:
-            found = "none"
-        else:
-            found = f"{_MARKS[worst]} {number}, worst {worst.value}"
-        if model.error is None:
-            path = model.leak_path
-            reach = text(wording.reach(path)) if path else ""
-            if not model.complete:
-                found += ", **incomplete**"
+            rows.append([code(model.target), "not audited", ""])
+            continue
+        found = "none"
+        if model.findings:
+            worst = prose.worst_first(model.findings)[0].severity
+            found = f"{_MARKS[worst]} {len(model.findings)}, worst {worst.value}"
+        if not model.complete:
+            found += ", **incomplete**"
+        reach = text(wording.reach(model.leak_path)) if model.leak_path else ""
         rows.append([code(model.target), found, reach])
     return _table(["model", "findings", "leak path"], rows)
 
@@ -87,28 +80,19 @@ def _layers(layers: Sequence[LayerReport]) -> str:
     header += ["&#124;B&#124;", "rank bound", "determined", "verdict"]
     rows = []
     for layer in layers:
-        given = layer.counts
-        numbers = ["-"] * 5
-        if given is not None:
-            fraction = given.rank_bound * _BAR // given.unknowns if given.unknowns else 0
-            bar = "█" * fraction + "░" * (_BAR - fraction)
-            numbers = [*wording.counted(given), f"{bar} {_determined(layer)}"]
-        rows.append(
-            [
-                code(layer.name),
-                text(wording.operator(layer.op, layer.parameters)),
-                wording.shape(layer.input_shape),
-                wording.shape(layer.output_shape),
-                *numbers,
-                layer.verdict.value,
-            ]
-        )
+        name, operator = code(layer.name), text(wording.operator(layer.op, layer.parameters))
+        shapes = wording.shape(layer.input_shape), wording.shape(layer.output_shape)
+        numbers = ["-"] * 5 if layer.counts is None else _numbers(layer.counts)
+        rows.append([name, operator, *shapes, *numbers, layer.verdict.value])
     return _table(header, rows, align="llll" + "r" * 4 + "ll")
 
 
-def _determined(layer: LayerReport) -> str:
-    shown = wording.determined(layer.counts) if layer.counts else "-"
-    return f"**{shown[2:]}**" if shown.startswith("! ") else shown
+def _numbers(counts: Counts) -> list[str]:
+    fraction = counts.rank_bound * _BAR // counts.unknowns if counts.unknowns else 0
+    bar = "█" * fraction + "░" * (_BAR - fraction)
+    shown = wording.determined(counts)
+    share = f"**{shown[2:]}**" if shown.startswith("! ") else shown
+    return [*wording.counted(counts), f"{bar} {share}"]
 
 
 def _findings(findings: Sequence[Finding], options: RenderOptions) -> list[str]:
@@ -129,14 +113,15 @@ def _finding(finding: Finding, options: RenderOptions) -> str:
     if finding.confirmation is not None:
         claim = f": {wording.evidence_claim(finding.confirmation)}"
     parts = [f"<details><summary>{mark} {where}{claim}</summary>", text(prose.statement(finding))]
-    evidence = prose.evidence(finding, show_seconds=options.show_seconds)
+    evidence = prose.evidence(finding, options)
     if evidence:
         parts.append(text(evidence))
     return "\n\n".join([*parts, "</details>"])
 
 
 def _leak_path(path: LeakPathReport) -> list[str]:
-    blocks = ["### Leak path", _capital(text(wording.reach(path)))]
+    reach = text(wording.reach(path))
+    blocks = ["### Leak path", f"{reach[:1].upper()}{reach[1:]}."]
     blocks += [
         f"- stops at {code(stop.at)} ({wording.stop_kind(stop)}): {text(stop.reason)}"
         for stop in path.stopped
@@ -161,7 +146,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = ""
     rule = ["--:" if side == "r" else "---" for side in align]
     lines = [header, rule, *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:] + "."

@@ -32,9 +32,6 @@ _LAYOUTS = (
     _Layout(split_verdict=False),
     *(_Layout(name_limit=limit) for limit in (60, 40, 30, 22, 16)),
 )
-_SPLIT_VERDICTS = {
-    Verdict.UNDERDETERMINED: ("under-", "determined"),
-}
 
 
 def layer_table(layers: Sequence[LayerReport], width: int, style: Style) -> list[str]:
@@ -85,24 +82,12 @@ def _row(layer: LayerReport, layout: _Layout, style: Style) -> list[str]:
         cells = [f"{name}\n{op}", f"{given}\n-> {result}"]
     else:
         cells = [name, op, given, result]
-    verdict: tuple[str, ...] = (layer.verdict.value,)
-    if layout.split_verdict:
-        verdict = _SPLIT_VERDICTS.get(layer.verdict, verdict)
-    return [
-        *cells,
-        *_numbers(layer, style),
-        "\n".join(style(part, layer.verdict) for part in verdict),
-    ]
-
-
-def _numbers(layer: LayerReport, style: Style) -> list[str]:
     counts = layer.counts
-    if counts is None:
-        return ["-"] * 5
-    return [
-        wording.count(counts.unknowns),
-        wording.count(counts.gradient_constraints),
-        wording.count(counts.weight_constraints),
-        wording.count(counts.rank_bound),
-        style(wording.determined(counts), layer.verdict),
-    ]
+    numbers = ["-"] * 5
+    if counts is not None:
+        determined = style(wording.determined(counts), layer.verdict)
+        numbers = [*wording.counted(counts), determined]
+    verdict: tuple[str, ...] = (layer.verdict.value,)
+    if layout.split_verdict and layer.verdict is Verdict.UNDERDETERMINED:
+        verdict = ("under-", "determined")
+    return [*cells, *numbers, "\n".join(style(part, layer.verdict) for part in verdict)]

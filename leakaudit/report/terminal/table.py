@@ -48,21 +48,16 @@ _STATUS_COLORS = {
 }
 
 
-class TableReporter:
-    """Writes, per model: heading, layers, leak path, findings, what was skipped; then totals."""
-
-    name = "table"
-
-    def render(self, report: AuditReport, options: RenderOptions) -> str:
-        """See `Reporter`."""
-        page = _Page(options)
-        lines: list[str] = []
-        if options.verbosity > -2:
-            for model in report.models:
-                lines += [*page.model(model), ""]
-        summary = summarise(report)
-        lines += page.wrap(_glued(wording.totals(summary)), style={"bold": True})
-        return "\n".join(lines) + "\n"
+def render(report: AuditReport, options: RenderOptions) -> str:
+    """Return, per model: heading, layers, leak path, findings, what was skipped; then totals."""
+    page = _Page(options)
+    lines: list[str] = []
+    if options.verbosity > -2:
+        for model in report.models:
+            lines += [*page.model(model), ""]
+    summary = summarise(report)
+    lines += page.wrap(_glued(wording.totals(summary)), style={"bold": True})
+    return "\n".join(lines) + "\n"
 
 
 class _Page:
@@ -81,7 +76,7 @@ class _Page:
         if self.options.verbosity >= 0:
             blocks += [self.layers(model.layers), self.leak_path(model.leak_path)]
         blocks.append(self.findings(model))
-        blocks.append(self.skipped(model))
+        blocks.append(self.listing("Skipped", map(prose.skipped, model.skipped)))
         if self.options.verbosity >= 0:
             blocks.append(self.notes(model))
         return [line for block in blocks if block for line in [*block, ""]][:-1]
@@ -105,22 +100,18 @@ class _Page:
         remarks = []
         for layer in layers:
             if layer.note:
-                remarks.append((layer.name, plain(layer.note.strip())))
+                remarks.append(f"{layer.name}: {layer.note.strip()}")
             if self.options.verbosity >= 1 and layer.counts is not None:
                 formula = layer.counts.symbolic
                 remarks.append(
-                    (
-                        layer.name,
-                        f"|X| = {plain(formula.unknowns)}; "
-                        f"|A| = {plain(formula.gradient_constraints)}; "
-                        f"|B| = {plain(formula.weight_constraints)}; "
-                        f"margin = {plain(formula.margin)}",
-                    )
+                    f"{layer.name}: |X| = {formula.unknowns}; "
+                    f"|A| = {formula.gradient_constraints}; "
+                    f"|B| = {formula.weight_constraints}; margin = {formula.margin}"
                 )
         if remarks:
             lines.append("")
-        for name, text in remarks:
-            lines += self.wrap(f"{plain(name)}: {text}", rest="  ")
+        for remark in remarks:
+            lines += self.wrap(plain(remark), rest="  ")
         if any(layer.verdict is Verdict.UNDERDETERMINED for layer in layers):
             lines += ["", *self.wrap(wording.UNDERDETERMINED_NOTE, style={"dim": True})]
         return lines
@@ -202,7 +193,7 @@ class _Page:
     def evidence(self, given: Confirmation) -> list[str]:
         """The claim of the confirmation with its numbers, and under -v everything tried."""
         claim = wording.evidence_claim(given)
-        details = wording.evidence_details(given, show_seconds=self.options.show_seconds)
+        details = wording.evidence_details(given, self.options)
         text = f"{claim}: {_glued(details)}" if details else claim
         lines = self.wrap(text, first=_INDENT, rest=_INDENT)
         if lines[0].startswith(_INDENT + claim) and given.status in _STATUS_COLORS:
@@ -223,20 +214,12 @@ class _Page:
         shown = self.style(label, **style)
         return [f"  {shown}{lines[0][2 + len(label) :]}", *lines[1:]]
 
-    def skipped(self, model: ModelReport) -> list[str]:
-        """What was not audited, with the reasons."""
-        return self.listing("Skipped", map(prose.skipped, model.skipped))
-
     def notes(self, model: ModelReport) -> list[str]:
         """Notes and the pictures written."""
         pictures = (
-            f"{what}: {plain(path)}"
+            f"{what}: {plain(getattr(image, what))}"
             for image in model.images
-            for what, path in (
-                ("original", image.original),
-                ("reconstruction", image.reconstruction),
-                ("difference", image.difference),
-            )
+            for what in ("original", "reconstruction", "difference")
         )
         notes = self.listing("Notes", (plain(note.strip()) for note in model.notes))
         shown = self.listing("Pictures", pictures)

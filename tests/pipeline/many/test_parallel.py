@@ -22,7 +22,7 @@ from leakaudit.findings import ModelReport
 from leakaudit.pipeline.audit import AuditOptions
 from leakaudit.pipeline.many.processes import audit_many, cores
 from leakaudit.pipeline.many.work import Outcome, WorkItem, collect, perform, work_items
-from leakaudit.rules import load_rules
+from leakaudit.rules.registry import load_rules
 
 STATIC = AuditOptions(rules=load_rules())
 
