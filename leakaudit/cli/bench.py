@@ -30,7 +30,6 @@ class Names(click.ParamType[tuple[str, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """Split."""
         if isinstance(value, tuple):
             return value
         names = tuple(part.strip() for part in str(value).split(",") if part.strip())
@@ -49,20 +48,17 @@ def output_option(default: str) -> Callable[[Callable[..., None]], Callable[...,
         "--output",
         type=click.Path(path_type=Path, dir_okay=False),
         default=default,
-        show_default=True,
         help="JSON file with the results, written after every finished row.",
     )
 
 
-def models_option() -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """`--models DIR`: where the reference networks are."""
-    return click.option(
-        "--models",
-        type=click.Path(path_type=Path, file_okay=False),
-        default="sample_models",
-        show_default=True,
-        help="Folder with the reference networks (NAME.onnx).",
-    )
+models_option = click.option(
+    "--models",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="sample_models",
+    help="Folder with the reference networks (NAME.onnx).",
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0)
 
 
 @click.group()
@@ -76,22 +72,20 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--networks", type=Names(), default=",".join(NETWORKS), show_default=True)
-@click.option("--datasets", type=Names(DATASETS), default="cifar100", show_default=True)
-@click.option("--methods", type=Names(METHODS), default=",".join(METHODS), show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=2)
+@click.option("--networks", type=Names(), default=",".join(NETWORKS))
+@click.option("--datasets", type=Names(DATASETS), default="cifar100")
+@click.option("--methods", type=Names(METHODS), default=",".join(METHODS))
 @click.option(
     "--iterations",
     type=click.IntRange(min=1),
     default=300,
-    show_default=True,
     help="Of each start of DLG.",
 )
 @click.option(
     "--starts",
     type=click.IntRange(min=1),
     default=3,
-    show_default=True,
     help="Of DLG, at most; another is made only after one that failed.",
 )
 @shared("gradient_dtype")
@@ -99,11 +93,10 @@ def bench() -> None:
     "--dtype",
     type=click.Choice(DTYPES),
     default="float32",
-    show_default=True,
     help="Precision in which DLG and R-GAP compute; as published: float32.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@models_option()
+@seed_option
+@models_option
 @output_option("bench-table.json")
 def table(output: Path, **settings: Any) -> None:
     """R-CONV, DLG and R-GAP side by side on the reference networks.
@@ -127,22 +120,19 @@ def table(output: Path, **settings: Any) -> None:
     "--sizes",
     type=Names(),
     default="16,24,32,48,64,96,128,160,192,224",
-    show_default=True,
     help="Image sizes, at 64 filters.",
 )
 @click.option(
     "--filters",
     type=Names(),
     default="16,32,64,128",
-    show_default=True,
     help="Filter counts, at 64x64 pixels.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     default="bench-scale.png",
-    show_default=True,
     help="Picture of cost against unknowns.",
 )
 @output_option("bench-scale.json")
@@ -158,8 +148,8 @@ def scale(
 
 
 @bench.command()
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
-@models_option()
+@click.option("--repeats", type=click.IntRange(min=1), default=5)
+@models_option
 @output_option("bench-audit.json")
 def audit(repeats: int, models: Path, output: Path) -> None:
     """Time audits of a model file, as the command line runs them, against bare imports."""
@@ -170,15 +160,14 @@ def audit(repeats: int, models: Path, output: Path) -> None:
 
 
 @bench.command()
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=3)
 @click.option(
     "--size",
     type=click.IntRange(min=16),
     default=224,
-    show_default=True,
     help="Image size of the single layers.",
 )
-@models_option()
+@models_option
 @output_option("bench-solve.json")
 def solve(repeats: int, size: int, models: Path, output: Path) -> None:
     """Time the solvers against a dense least-squares solve and against training the layer."""

@@ -12,8 +12,7 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_rule, complete_target
-from leakaudit.cli.options import load_options, shared
-from leakaudit.cli.report_files import report_option, write_reports
+from leakaudit.cli.options import ReportFile, load_options, shared
 from leakaudit.cli.terminal import echo, print_report, progress_line, report_width, use_color
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import AuditReport, Finding, Severity
@@ -32,19 +31,6 @@ from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
 
 SEVERITIES = [severity.value for severity in Severity]
-# What of the command line says how to audit, apart from reading the model.
-_HOW = (
-    "select",
-    "ignore",
-    "loss",
-    "confirm",
-    "device",
-    "gradient_dtype",
-    "seed",
-    "probe",
-    "time_budget",
-    "save_images",
-)
 
 
 @click.command()
@@ -53,14 +39,12 @@ _HOW = (
 @click.option(
     "--confirm/--no-confirm",
     default=True,
-    show_default=True,
     help="Prove findings by running R-CONV.",
 )
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
     default="auto",
-    show_default=True,
     help="Where to run R-CONV; auto: on a GPU if there is one.",
 )
 @shared("gradient_dtype", "loss")
@@ -96,21 +80,18 @@ _HOW = (
     "--severity",
     type=click.Choice(SEVERITIES),
     default="note",
-    show_default=True,
     help="Show findings of at least this severity.",
 )
 @click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),
     default="medium",
-    show_default=True,
     help="Exit with 1 for findings of at least this severity.",
 )
 @click.option(
     "--fail-on-evidence",
     type=click.Choice([evidence.value for evidence in Evidence]),
     default="flagged",
-    show_default=True,
     help="'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
 )
 @click.option(
@@ -126,7 +107,6 @@ _HOW = (
     "file_format",
     type=click.Choice(sorted(REPORTERS)),
     default="table",
-    show_default=True,
     help="Format of the report.",
 )
 @click.option(
@@ -135,7 +115,14 @@ _HOW = (
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the report to this file instead of stdout.",
 )
-@report_option
+@click.option(
+    "--report",
+    "reports",
+    type=ReportFile(),
+    multiple=True,
+    metavar="FORMAT=FILE",
+    help="Write a further report of the same audit, e.g. sarif=leakaudit.sarif; repeatable.",
+)
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @shared("jobs", "cluster")
 @click.option("--no-progress", is_flag=True, help="No progress on stderr.")
@@ -143,11 +130,18 @@ _HOW = (
     "--color",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    show_default=True,
     help="Colours of the table; auto: on a terminal.",
 )
-@click.option("-q", "--quiet", count=True, help="Say less; twice: the summary only.")
-@click.option("-v", "--verbose", count=True, help="Say more: formulas, premises, attempts.")
+@click.option(
+    "-q", "--quiet", count=True, show_default=False, help="Say less; twice: the summary only."
+)
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    show_default=False,
+    help="Say more: formulas, premises, attempts.",
+)
 @cli_config.configured()
 def check(**settings: Any) -> None:
     """Audit models and confirm what is flagged.
@@ -193,7 +187,10 @@ def check(**settings: Any) -> None:
         echo(f"leakaudit: {plain(line)}", err=True)
     if output is not None:
         write_text(output, text)
-    write_reports(settings["reports"], shown, render)
+    for file_format, path in settings["reports"]:
+        # A terminal's colours have no place in a file.
+        text = reporter(file_format).render(shown, replace(render, color=False))
+        write_text(path, text, "--report")
     sys.exit(0 if settings["exit_zero"] and code == 1 else code)
 
 
@@ -204,11 +201,11 @@ def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> Aud
             "count: leave out --no-confirm"
         )
     return audit_options(
+        settings,
         all_rules,
         load_options(settings),
         severities=cli_config.severities(all_rules),
         per_target=cli_config.target_options(all_rules),
-        **{name: settings[name] for name in _HOW},
     )
 
 

@@ -168,11 +168,14 @@ def _target_options(
         return _converted(ctx, option, given, f"{where}{name}")
 
     shapes = value("input-shape", settings.input_shapes)
+    load = {
+        "input_shapes": None if shapes is None else dict(shapes),
+        "batch_size": value("batch-size", settings.batch_size),
+        "frozen": value("frozen", settings.frozen),
+    }
     return TargetOptions(
         pattern=TargetPattern(settings.match, config.folder),
-        input_shapes=None if shapes is None else dict(shapes),
-        batch_size=value("batch-size", settings.batch_size),
-        frozen=value("frozen", settings.frozen),
+        load={name: given for name, given in load.items() if given is not None},
         loss=value("loss", settings.loss),
         severities=_by_id(settings.severities, f"{where}severities: ", rules) if rules else {},
     )

@@ -11,6 +11,7 @@ import click
 
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.pipeline.choices import GRADIENT_DTYPES, LOSSES
+from leakaudit.report import REPORTERS
 from leakaudit.sandbox.limits import parse_limits
 
 
@@ -22,7 +23,6 @@ class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
-        """Return (input name or "", sizes)."""
         if isinstance(value, tuple):
             return value
         name, equals, sizes = str(value).rpartition("=")
@@ -41,7 +41,6 @@ class Jobs(click.ParamType[int]):
     name = "jobs"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number."""
         if value == "auto":
             return 0
         try:
@@ -59,11 +58,28 @@ class Number(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
         return number
+
+
+class ReportFile(click.ParamType[tuple[str, Path]]):
+    """`sarif=leakaudit.sarif`: a format and the file that receives it."""
+
+    name = "report"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        file_format, _, file = str(value).partition("=")
+        if file_format not in REPORTERS:
+            self.fail(f"{value!r} names no format: write one of {', '.join(REPORTERS)}", param, ctx)
+        if not file:
+            self.fail(f"{value!r} names no file: write {file_format}=FILE", param, ctx)
+        return file_format, Path(file)
 
 
 def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -105,14 +121,12 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             "--loss",
             type=click.Choice(LOSSES),
             default="auto",
-            show_default=True,
             help="Training loss; auto: bce for one output, else cross-entropy.",
         ),
         "gradient_dtype": click.option(
             "--gradient-dtype",
             type=click.Choice(GRADIENT_DTYPES),
             default="float32",
-            show_default=True,
             help="Precision in which the client sends its gradient.",
         ),
         "seed": click.option(
@@ -120,7 +134,6 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             type=click.IntRange(min=0),
             metavar="N",
             default=0,
-            show_default=True,
             help=helps.get("seed", "Seed of the synthetic probe and of whatever else is drawn."),
         ),
         "time_budget": click.option(
@@ -128,7 +141,6 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             type=Number(min=0),
             metavar="SECONDS",
             default=120,
-            show_default=True,
             help=helps.get(
                 "time_budget",
                 "Per model, to confirm; a layer whose local confirmation would not fit is not run.",
@@ -147,7 +159,6 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             "--jobs",
             type=Jobs(),
             default="1",
-            show_default=True,
             metavar="N",
             help="Audits at a time, in processes that share the cores; 0 or auto: one per core.",
         ),

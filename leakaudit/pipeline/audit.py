@@ -25,19 +25,10 @@ from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, find_leak_path
 from leakaudit.operators import Unsupported
-from leakaudit.pipeline.per_target import (
-    TargetOptions,
-    load_options_for,
-    loss_for,
-    rules_for,
-)
-from leakaudit.pipeline.rule_facts import (
-    layer_facts,
-    layer_report,
-    model_facts,
-    operator_kind,
-)
+from leakaudit.pipeline.per_target import TargetOptions
+from leakaudit.pipeline.rule_facts import layer_facts, layer_report, model_facts, operator_kind
 from leakaudit.rules.engine import apply
+from leakaudit.rules.override import with_severities
 from leakaudit.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -68,13 +59,16 @@ class AuditOptions:
 
     def for_target(self, target: str) -> AuditOptions:
         """How to audit this target."""
-        return replace(
-            self,
-            rules=rules_for(target, self.rules, self.per_target),
-            load=load_options_for(target, self.load, self.per_target),
-            loss=loss_for(target, self.loss, self.per_target),
-            per_target=(),
-        )
+        options = replace(self, per_target=())
+        for other in self.per_target:
+            if other.pattern.matches(target):
+                options = replace(
+                    options,
+                    rules=with_severities(options.rules, other.severities),
+                    load=replace(options.load, **other.load),
+                    loss=other.loss or options.loss,
+                )
+        return options
 
 
 Runner = Callable[[Sequence[tuple[str, AuditOptions]], Progress], list[ModelReport]]

@@ -32,7 +32,9 @@ def named(source: str) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
         match node:
-            case ast.ImportFrom(module=str(origin), names=aliases) if origin.startswith("leakaudit"):
+            case ast.ImportFrom(module=str(origin), names=aliases) if origin.startswith(
+                "leakaudit"
+            ):
                 for alias in aliases:
                     found.add(alias.name)
                     modules.add(alias.asname or alias.name)
