@@ -11,7 +11,7 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_target
-from leakaudit.cli.options import Number, load_options, shared
+from leakaudit.cli.options import FILE, Number, choice, load_options, shared
 from leakaudit.cli.terminal import echo, report_width
 from leakaudit.errors import UsageError
 from leakaudit.pipeline.audit import AuditOptions, require_confirmation
@@ -44,17 +44,11 @@ from leakaudit.report.escape import plain
 @click.option(
     "--write",
     "write_to",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.onnx",
     help="Write the model with the best change that a file can state; no file is overwritten.",
 )
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    help="Format of the advice.",
-)
+@choice("--format", ["table", "json"], "table", "Format of the advice.", to="file_format")
 @cli_config.configured(but=("format",))
 def advise(target: str, **settings: Any) -> None:
     """Find the smallest changes that remove a finding.

@@ -9,7 +9,7 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_target
-from leakaudit.cli.options import load_options, shared
+from leakaudit.cli.options import FILE, load_options, shared
 from leakaudit.cli.terminal import echo
 from leakaudit.errors import UsageError
 from leakaudit.pipeline.audit import AuditOptions, audit_all
@@ -21,7 +21,7 @@ from leakaudit.report.escape import plain
 from leakaudit.rules.override import with_severities
 from leakaudit.rules.registry import load_rules
 
-FILE = "leakaudit-baseline.json"
+DEFAULT_FILE = "leakaudit-baseline.json"
 
 
 @click.command()
@@ -29,9 +29,9 @@ FILE = "leakaudit-baseline.json"
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
-    help=f"Where to write it [default: the configuration's baseline, or {FILE}].",
+    help=f"Where to write it [default: the configuration's baseline, or {DEFAULT_FILE}].",
 )
 @click.option("--update", is_flag=True, help="Replace the file if there is one.")
 @shared("input_shape", "batch_size", "frozen", "limit", "loss", "rules")
@@ -48,7 +48,7 @@ def baseline(targets: tuple[str, ...], output: Path | None, update: bool, **sett
     written and an audit is incomplete.
     """
     config = cli_config.current()
-    file = output or Path(str(config.options.get("baseline", FILE)))
+    file = output or Path(str(config.options.get("baseline", DEFAULT_FILE)))
     if file.exists() and not update:
         raise UsageError(f"{file} exists: replace it with --update, or name another with -o")
     before = set(read(file)) if file.exists() else None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from leakaudit.cli.options import shared
+from leakaudit.cli.options import FILE, FOLDER, Decorator, choice, shared
 from leakaudit.errors import INTERRUPTED, UsageError
 
 METHODS = ("rconv", "dlg", "rgap")
@@ -41,12 +40,12 @@ class Names(click.ParamType[tuple[str, ...]]):
         return names
 
 
-def output_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def output_option(default: str) -> Decorator:
     """`--output FILE` for the JSON results."""
     return click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         default=default,
         help="JSON file with the results, written after every finished row.",
     )
@@ -54,7 +53,7 @@ def output_option(default: str) -> Callable[[Callable[..., None]], Callable[...,
 
 models_option = click.option(
     "--models",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default="sample_models",
     help="Folder with the reference networks (NAME.onnx).",
 )
@@ -76,12 +75,7 @@ def bench() -> None:
 @click.option("--networks", type=Names(), default=",".join(NETWORKS))
 @click.option("--datasets", type=Names(DATASETS), default="cifar100")
 @click.option("--methods", type=Names(METHODS), default=",".join(METHODS))
-@click.option(
-    "--iterations",
-    type=click.IntRange(min=1),
-    default=300,
-    help="Of each start of DLG.",
-)
+@click.option("--iterations", type=click.IntRange(min=1), default=300, help="Of each start of DLG.")
 @click.option(
     "--starts",
     type=click.IntRange(min=1),
@@ -89,11 +83,8 @@ def bench() -> None:
     help="Of DLG, at most; another is made only after one that failed.",
 )
 @shared("gradient_dtype")
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    help="Precision in which DLG and R-GAP compute; as published: float32.",
+@choice(
+    "--dtype", DTYPES, "float32", "Precision in which DLG and R-GAP compute; as published: float32."
 )
 @seed_option
 @models_option
@@ -123,17 +114,11 @@ def table(output: Path, **settings: Any) -> None:
     help="Image sizes, at 64 filters.",
 )
 @click.option(
-    "--filters",
-    type=Names(),
-    default="16,32,64,128",
-    help="Filter counts, at 64x64 pixels.",
+    "--filters", type=Names(), default="16,32,64,128", help="Filter counts, at 64x64 pixels."
 )
 @seed_option
 @click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="bench-scale.png",
-    help="Picture of cost against unknowns.",
+    "--plot", type=FILE, default="bench-scale.png", help="Picture of cost against unknowns."
 )
 @output_option("bench-scale.json")
 def scale(
@@ -162,10 +147,7 @@ def audit(repeats: int, models: Path, output: Path) -> None:
 @bench.command()
 @click.option("--repeats", type=click.IntRange(min=1), default=3)
 @click.option(
-    "--size",
-    type=click.IntRange(min=16),
-    default=224,
-    help="Image size of the single layers.",
+    "--size", type=click.IntRange(min=16), default=224, help="Image size of the single layers."
 )
 @models_option
 @output_option("bench-solve.json")

@@ -12,7 +12,7 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_rule, complete_target
-from leakaudit.cli.options import ReportFile, load_options, shared
+from leakaudit.cli.options import FILE, FOLDER, ReportFile, choice, load_options, shared
 from leakaudit.cli.terminal import echo, print_report, progress_line, report_width, use_color
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import AuditReport, Finding, Severity
@@ -31,90 +31,45 @@ from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
 
 SEVERITIES = [severity.value for severity in Severity]
+named_rules = partial(click.option, multiple=True, metavar="RULE", shell_complete=complete_rule)
 
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=complete_target)
 @shared("input_shape")
-@click.option(
-    "--confirm/--no-confirm",
-    default=True,
-    help="Prove findings by running R-CONV.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    help="Where to run R-CONV; auto: on a GPU if there is one.",
-)
+@click.option("--confirm/--no-confirm", default=True, help="Prove findings by running R-CONV.")
+@choice("--device", DEVICES, "auto", "Where to run R-CONV; auto: on a GPU if there is one.")
 @shared("gradient_dtype", "loss")
-@click.option(
-    "--probe",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Picture to reconstruct instead of a synthetic one.",
-)
+@click.option("--probe", type=FILE, help="Picture to reconstruct instead of a synthetic one.")
 @shared("seed")
 @click.option(
     "--save-images",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="DIR",
     help="Write original, reconstruction and difference as PNG.",
 )
 @shared("time_budget", "batch_size", "frozen", "limit")
-@click.option(
-    "--select",
-    multiple=True,
-    metavar="RULE",
-    shell_complete=complete_rule,
-    help="Apply only these rules.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="RULE",
-    shell_complete=complete_rule,
-    help="Do not apply these rules.",
-)
+@named_rules("--select", help="Apply only these rules.")
+@named_rules("--ignore", help="Do not apply these rules.")
 @shared("rules")
-@click.option(
-    "--severity",
-    type=click.Choice(SEVERITIES),
-    default="note",
-    help="Show findings of at least this severity.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="medium",
-    help="Exit with 1 for findings of at least this severity.",
-)
-@click.option(
+@choice("--severity", SEVERITIES, "note", "Show findings of at least this severity.")
+@choice("--fail-on", SEVERITIES, "medium", "Exit with 1 for findings of at least this severity.")
+@choice(
     "--fail-on-evidence",
-    type=click.Choice([evidence.value for evidence in Evidence]),
-    default="flagged",
-    help="'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
+    [evidence.value for evidence in Evidence],
+    "flagged",
+    "'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
 )
 @click.option(
     "--baseline",
     "baseline_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Report only what is not in this file, which `leakaudit baseline` writes.",
 )
 @click.option("--no-ignores", is_flag=True, help="Do not suppress what the configuration ignores.")
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(sorted(REPORTERS)),
-    default="table",
-    help="Format of the report.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the report to this file instead of stdout.",
-)
+@choice("--format", sorted(REPORTERS), "table", "Format of the report.", to="file_format")
+@click.option("-o", "--output", type=FILE, help="Write the report to this file instead of stdout.")
 @click.option(
     "--report",
     "reports",
@@ -126,11 +81,8 @@ SEVERITIES = [severity.value for severity in Severity]
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @shared("jobs", "cluster")
 @click.option("--no-progress", is_flag=True, help="No progress on stderr.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    help="Colours of the table; auto: on a terminal.",
+@choice(
+    "--color", ["auto", "always", "never"], "auto", "Colours of the table; auto: on a terminal."
 )
 @click.option(
     "-q", "--quiet", count=True, show_default=False, help="Say less; twice: the summary only."

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from leakaudit.cli.options import FILE, Decorator
 from leakaudit.config.config import Config, TargetSettings
 from leakaudit.config.find import discover, read
 from leakaudit.config.targets import TargetPattern
@@ -23,9 +24,7 @@ _META = "leakaudit.config"
 _FROM_CONFIGURATION = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
-def configured(
-    *, but: Collection[str] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def configured(*, but: Collection[str] = ()) -> Decorator:
     """Add `--config` and `--isolated` to a command, and take defaults from the configuration.
 
     Args:
@@ -53,7 +52,7 @@ def configured(
         command = click.option(
             "--config",
             "config_file",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=FILE,
             is_eager=True,
             callback=load,
             metavar="FILE",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from leakaudit.frontends.interface import LoadOptions
 from leakaudit.pipeline.choices import GRADIENT_DTYPES, LOSSES
 from leakaudit.report import REPORTERS
 from leakaudit.sandbox.limits import parse_limits
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
@@ -82,7 +86,13 @@ class ReportFile(click.ParamType[tuple[str, Path]]):
         return file_format, Path(file)
 
 
-def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def choice(name: str, words: Iterable[str], default: str, text: str, to: str = "") -> Decorator:
+    """An option that takes one of these words, as the parameter `to` [default: its own name]."""
+    names = (name, to) if to else (name,)
+    return click.option(*names, type=click.Choice(list(words)), default=default, help=text)
+
+
+def shared(*names: str, **helps: str) -> Decorator:
     """Options that several commands take, by name.
 
     Args:
@@ -117,17 +127,14 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             metavar="NAME=VALUE",
             help="What a model file may cost, e.g. memory_bytes=16GiB; SECURITY.md lists them.",
         ),
-        "loss": click.option(
-            "--loss",
-            type=click.Choice(LOSSES),
-            default="auto",
-            help="Training loss; auto: bce for one output, else cross-entropy.",
+        "loss": choice(
+            "--loss", LOSSES, "auto", "Training loss; auto: bce for one output, else cross-entropy."
         ),
-        "gradient_dtype": click.option(
+        "gradient_dtype": choice(
             "--gradient-dtype",
-            type=click.Choice(GRADIENT_DTYPES),
-            default="float32",
-            help="Precision in which the client sends its gradient.",
+            GRADIENT_DTYPES,
+            "float32",
+            "Precision in which the client sends its gradient.",
         ),
         "seed": click.option(
             "--seed",

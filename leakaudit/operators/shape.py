@@ -11,15 +11,7 @@ import numpy as np
 
 from leakaudit.facts.fact import Derivation, Quality
 from leakaudit.facts.general import selected_gradient
-from leakaudit.facts.gradient_rank import (
-    ALL,
-    listed,
-    mapped,
-    renamed,
-    reshaped,
-    summed_to,
-    total,
-)
+from leakaudit.facts.gradient_rank import ALL, listed, mapped, renamed, reshaped, summed_to, total
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
 from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, require

@@ -12,14 +12,7 @@ from leakaudit.errors import UsageError
 from leakaudit.findings import ModelReport
 from leakaudit.pipeline.audit import AuditOptions, Progress, audit_each
 from leakaudit.pipeline.many.dask import connected, dask_stream
-from leakaudit.pipeline.many.work import (
-    Outcome,
-    Stream,
-    WorkItem,
-    collect,
-    perform,
-    work_items,
-)
+from leakaudit.pipeline.many.work import Outcome, Stream, WorkItem, collect, perform, work_items
 
 
 def process_stream(processes: int) -> Stream:
