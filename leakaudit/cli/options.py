@@ -99,7 +99,7 @@ def shared(*names: str, **helps: str) -> Decorator:
         names: Which of them, in the order in which the help lists them.
         helps: The help of an option whose part in this command is another than in `check`.
     """
-    options = {
+    options: dict[str, Decorator] = {
         "input_shape": click.option(
             "--input-shape",
             "input_shapes",

@@ -21,7 +21,6 @@ class MovedValue(Derivation):
     kind: ClassVar[str] = "moved-value"
 
     def sentence(self) -> str:
-        """Say whether all of the input stands in the outputs."""
         if self.quality is Quality.KEPT:
             return "the elements that are kept stand in the output"
         return "the elements are only moved: moved back, they are the input"
@@ -69,5 +68,4 @@ class Moves(Operator):
                 yield MovedValue(node.name, value(node.inputs[i]), outputs, best)
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
-        """What only moves stops nothing of its own."""
         return None

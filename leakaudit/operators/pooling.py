@@ -8,14 +8,13 @@ from typing import ClassVar
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
 from leakaudit.operators.base import (
-    Affine,
+    AlongAxes,
     Bound,
     Opaque,
     Ranks,
     Roles,
     Shapes,
     Window,
-    along_axes,
     averaging,
     require,
     resized,
@@ -45,7 +44,7 @@ class MaxPool(Window, Opaque):
 
 
 @dataclass(frozen=True, slots=True)
-class AveragePool(Window, Affine):
+class AveragePool(Window, AlongAxes):
     """Mean of each window; `include_padding` says whether padding counts in the divisor.
 
     What a window reaches past the padding (with `ceil`) never counts.
@@ -60,12 +59,9 @@ class AveragePool(Window, Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
 
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return along_axes(graph, node, outputs)
-
 
 @dataclass(frozen=True, slots=True)
-class AdaptiveAveragePool(Affine):
+class AdaptiveAveragePool(AlongAxes):
     """PyTorch's adaptive average pooling to the spatial sizes of the output tensor."""
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
@@ -73,9 +69,6 @@ class AdaptiveAveragePool(Affine):
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return along_axes(graph, node, outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from leakaudit.facts.fact import Derivation, Quality
 from leakaudit.facts.general import selected_gradient
 from leakaudit.facts.gradient_rank import ALL, listed, mapped, renamed, reshaped, summed_to, total
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, require
+from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, broadcast, require
 from leakaudit.operators.moved import Moves
 
 __all__ = ["Concat", "Expand", "Reshape", "Split", "Transpose"]
@@ -77,7 +75,7 @@ class Expand(MovesAll):
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         (target,) = stated
-        return [np.broadcast_shapes(inputs[0], target)]
+        return [broadcast(inputs[0], target)]
 
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return summed_to(outputs[0], graph.shape(node.inputs[index]))
