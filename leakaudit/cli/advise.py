@@ -77,16 +77,7 @@ def advise(target: str, **settings: Any) -> None:
     )
     options = general.for_target(target)
     graph = registry.load(target, options.load)
-    advice = advise_on(
-        graph,
-        target,
-        layer=settings["layer"],
-        max_rho=settings["max_rho"],
-        confirm=confirm,
-        loss=options.loss,
-        seed=settings["seed"],
-        time_budget=settings["time_budget"],
-    )
+    advice = advise_on(graph, target, {**settings, "confirm": confirm, "loss": options.loss})
     if settings["file_format"] == "json":
         echo(as_json(target, advice), nl=False)
     else:

@@ -102,7 +102,7 @@ def symbolic_layer(layer: ConvolutionGeometry) -> SymbolicLayer:
 
 @dataclass(frozen=True, slots=True)
 class SlidesCounts:
-    """What the R-CONV slides print for |A| and |B| of a convolution. Wrong, see `formulas`.
+    """What the R-CONV slides print for |A| and |B| of a convolution. Both are wrong.
 
     Attributes:
         values: Symbol to this layer's number; the slides know one size, that of the first axis.
@@ -134,9 +134,9 @@ def slides_counts(layer: ConvolutionGeometry) -> SlidesCounts:
     numbers = (axis.size, axis.kernel, axis.stride, axis.padding_begin, layer.filters)
     H, K, S, P, F = symbols = [_symbol(name) for name in "HKSPF"]
     return SlidesCounts(
-        dict(zip(symbols, numbers, strict=True)),
-        formulas.slides_gradient_constraints(H, K, S, P, F),
-        formulas.slides_weight_constraints(K, F),
+        values=dict(zip(symbols, numbers, strict=True)),
+        gradient_constraints=((H + 2 * P - K) // S + 1) * F,  # but outputs are 2-d
+        weight_constraints=K**2 * F,  # but filters have N channels
     )
 
 

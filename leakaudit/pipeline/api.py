@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leakaudit.advice.search import Advice, advise as search
 from leakaudit.errors import UsageError
@@ -207,30 +208,19 @@ def advise(
     if confirm:
         require_confirmation()
     graph = _read(model, inputs, _load_options(input_shape, batch_size, frozen, limits))
-    return advise_on(
-        graph,
-        _named(model, graph)[0],
-        layer=layer,
-        max_rho=max_rho,
-        confirm=confirm,
-        loss=loss,
-        seed=seed,
-        time_budget=time_budget,
-    )
+    settings = {
+        "layer": layer,
+        "max_rho": max_rho,
+        "confirm": confirm,
+        "loss": loss,
+        "seed": seed,
+        "time_budget": time_budget,
+    }
+    return advise_on(graph, _named(model, graph)[0], settings)
 
 
-def advise_on(
-    graph: Graph,
-    target: str,
-    *,
-    layer: str | None,
-    max_rho: float,
-    confirm: bool,
-    loss: str,
-    seed: int,
-    time_budget: float | None,
-) -> Advice:
-    """Advise on a network that has been read; see `advise`.
+def advise_on(graph: Graph, target: str, settings: Mapping[str, Any]) -> Advice:
+    """Advise on a network that has been read, with settings by the keywords of `advise`.
 
     Raises:
         AuditError: It has no layer with weights, or these cannot be read.
@@ -238,13 +228,14 @@ def advise_on(
     """
     if not any(node.op.is_layer or isinstance(node.op, Unsupported) for node in graph.nodes):
         raise without_layers(target)
-    loss = choose_loss(graph, loss)
-    advice = search(graph, loss, layer, max_rho)
-    if not confirm:
+    loss = choose_loss(graph, settings["loss"])
+    advice = search(graph, loss, settings["layer"], settings["max_rho"])
+    if not settings["confirm"]:
         return advice
     from leakaudit.advice.confirm import confirm_best
     from leakaudit.confirm.confirm import ConfirmOptions
 
+    seed, time_budget = settings["seed"], settings["time_budget"]
     return confirm_best(advice, ConfirmOptions(loss=loss, seed=seed, time_budget=time_budget))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leakaudit import __version__
 from leakaudit.config.targets import identity
-from leakaudit.errors import AuditError, LeakauditError, UsageError
+from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import (
     AuditReport,
     Finding,
@@ -119,7 +119,7 @@ def audit_all(
         UsageError: The options do not fit a model.
     """
     audits: list[tuple[str, AuditOptions]] = []
-    failed: list[tuple[int, ModelReport]] = []
+    without: list[tuple[int, ModelReport]] = []
     seen: set[str] = set()
     for target in targets:
         try:
@@ -128,9 +128,9 @@ def audit_all(
                     seen.add(identity(name))
                     audits.append((name, options.for_target(name)))
         except AuditError as error:
-            failed.append((len(audits) + len(failed), _failed(target, error)))
+            without.append((len(audits) + len(without), failed(target, error)))
     models = run(audits, progress)
-    for position, model in failed:
+    for position, model in without:
         models.insert(position, model)
     return report_of(models, options.rules)
 
@@ -163,24 +163,25 @@ def audit(
     Raises:
         UsageError: The options do not fit the model.
     """
+
+    def tell(text: str) -> None:
+        progress(f"{target}: {text}")
+
     try:
-        return _audit(target, options, lambda text: progress(f"{target}: {text}"))
+        tell("reading")
+        graph = registry.load(target, options.load)
+        return audit_graph(target, graph, options, tell, registry.sha256(target))
     except AuditError as error:
-        return _failed(target, error)
+        return failed(target, error)
 
 
-def _failed(target: str, error: LeakauditError) -> ModelReport:
+def failed(target: str, error: AuditError) -> ModelReport:
+    """The report of a target that could not be audited."""
     try:
         file_format = registry.format_of(target)
     except AuditError:
         file_format = "unknown"
     return ModelReport(target, file_format, None, error=str(error))
-
-
-def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelReport:
-    progress("reading")
-    graph = registry.load(target, options.load)
-    return audit_graph(target, graph, options, progress, registry.sha256(target))
 
 
 def audit_graph(
