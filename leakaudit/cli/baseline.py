@@ -18,8 +18,6 @@ from leakaudit.pipeline.gate import incomplete
 from leakaudit.pipeline.suppress import suppress
 from leakaudit.report.destination import write_text
 from leakaudit.report.escape import plain
-from leakaudit.rules.override import with_severities
-from leakaudit.rules.registry import load_rules
 
 DEFAULT_FILE = "leakaudit-baseline.json"
 
@@ -52,9 +50,9 @@ def baseline(targets: tuple[str, ...], output: Path | None, update: bool, **sett
     if file.exists() and not update:
         raise UsageError(f"{file} exists: replace it with --update, or name another with -o")
     before = set(read(file)) if file.exists() else None
-    rules = load_rules(settings["rule_folders"])
+    rules = cli_config.configured_rules(settings["rule_folders"])
     options = AuditOptions(
-        rules=with_severities(rules, cli_config.severities(rules)),
+        rules=rules,
         load=load_options(settings),
         loss=settings["loss"],
         per_target=cli_config.target_options(rules),

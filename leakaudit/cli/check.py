@@ -27,7 +27,6 @@ from leakaudit.pipeline.suppress import suppress
 from leakaudit.report import REPORTERS, RenderOptions, reporter
 from leakaudit.report.destination import require_destinations, write_text
 from leakaudit.report.escape import plain
-from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
 
 SEVERITIES = [severity.value for severity in Severity]
@@ -112,7 +111,7 @@ def check(**settings: Any) -> None:
     baseline_file: Path | None = settings["baseline_file"]
     _check_destinations(settings, targets)
     known = None if baseline_file is None else read_baseline(baseline_file)
-    all_rules = load_rules(settings["rule_folders"])
+    all_rules = cli_config.configured_rules(settings["rule_folders"])
     options = _audit_options(settings, all_rules)
     ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
     with progress_line(not settings["no_progress"]) as progress:
@@ -153,11 +152,7 @@ def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> Aud
             "count: leave out --no-confirm"
         )
     return audit_options(
-        settings,
-        all_rules,
-        load_options(settings),
-        severities=cli_config.severities(all_rules),
-        per_target=cli_config.target_options(all_rules),
+        settings, all_rules, load_options(settings), cli_config.target_options(all_rules)
     )
 
 

@@ -17,6 +17,8 @@ from leakaudit.config.targets import TargetPattern
 from leakaudit.errors import UsageError
 from leakaudit.findings import Ignore, Severity
 from leakaudit.pipeline.per_target import TargetOptions
+from leakaudit.rules.override import with_severities
+from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
 from leakaudit.rules.select import find_rule
 
@@ -103,8 +105,7 @@ def targets_or_configured(targets: tuple[str, ...]) -> tuple[str, ...]:
 def target_options(rules: Sequence[Rule] = ()) -> tuple[TargetOptions, ...]:
     """The `[[target]]` settings of the command that runs, less what its command line says.
 
-    Args:
-        rules: Those that severities may name; without any, severities are left out.
+    Severities may name these rules; without any, severities are left out.
 
     Raises:
         UsageError: A value is not allowed, or a rule is unknown.
@@ -128,14 +129,14 @@ def unmatched(targets: Iterable[str]) -> list[str]:
     ]
 
 
-def severities(rules: Sequence[Rule]) -> dict[str, Severity]:
-    """The configuration's severities for all targets, by rule id.
+def configured_rules(folders: Sequence[Path]) -> tuple[Rule, ...]:
+    """All rules, those of these folders too, with the configuration's severities.
 
     Raises:
-        UsageError: A rule is unknown.
+        UsageError: A rule is wrong, or one that the configuration names is unknown.
     """
-    config = current()
-    return _by_id(config.severities, f"{config.file}: severities: ", rules)
+    config, rules = current(), load_rules(folders)
+    return with_severities(rules, _by_id(config.severities, f"{config.file}: severities: ", rules))
 
 
 def ignores(rules: Sequence[Rule]) -> tuple[Ignore, ...]:

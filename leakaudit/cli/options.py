@@ -93,11 +93,9 @@ def choice(name: str, words: Iterable[str], default: str, text: str, to: str = "
 
 
 def shared(*names: str, **helps: str) -> Decorator:
-    """Options that several commands take, by name.
+    """Options that several commands take, in the order in which the help lists them.
 
-    Args:
-        names: Which of them, in the order in which the help lists them.
-        helps: The help of an option whose part in this command is another than in `check`.
+    `helps` is the help of those whose part in this command is another than in `check`.
     """
     options: dict[str, Decorator] = {
         "input_shape": click.option(

@@ -40,10 +40,8 @@ def symbolic_layer(layer: ConvolutionGeometry) -> SymbolicLayer:
     """Derive the formulas of a layer.
 
     Square kernels, strides and paddings get one symbol (K, S, P), others one per axis. The batch
-    appears as `B` only where it is larger than 1, groups as `g` and dilation as `d` likewise.
-
-    Args:
-        layer: The layer; dense layers have no spatial axes of their own.
+    appears as `B` only where it is larger than 1, groups as `g` and dilation as `d` likewise. Dense
+    layers have no spatial axes of their own.
     """
     values: dict[sympy.Symbol, int] = {}
 

@@ -300,11 +300,10 @@ def _reshaped_term(
             entry[0] <= set(old) and len(entry[0]) == 1 and entry[2] == bound.counts(entry[0])
             for entry in touched
         )
+        blocks = [entry for entry in blocks if entry not in touched]
         if free and len(old) + len(new) > 2:
-            blocks = [entry for entry in blocks if entry not in touched]
             result.extend((frozenset([a]), shape[a]) for a in new)
             continue
-        blocks = [entry for entry in blocks if entry not in touched]
         blocks.append(
             (
                 set().union(*(entry[0] for entry in touched)),

@@ -107,13 +107,9 @@ def audit_all(
 ) -> AuditReport:
     """Audit every target; one that cannot be audited is reported, and the others go on.
 
-    A file that several targets name, by itself or by a folder, is audited once.
-
-    Args:
-        targets: Files, objects and folders, as the user named them.
-        options: How to audit.
-        progress: Told what is going on.
-        run: What runs the audits; see `leakaudit.pipeline.many.processes` for several at a time.
+    Targets are files, objects and folders, as the user named them. A file that several of them
+    name, by itself or by a folder, is audited once. See `leakaudit.pipeline.many.processes` for a
+    `run` that makes several audits at a time.
 
     Raises:
         UsageError: The options do not fit a model.
@@ -193,12 +189,7 @@ def audit_graph(
 ) -> ModelReport:
     """Audit a network that has been read.
 
-    Args:
-        target: What the report calls it; where `sha256` is given, the file it was read from.
-        graph: The network.
-        options: How to audit.
-        progress: Told what is going on.
-        sha256: Digest of the file, None where the network was not read from one.
+    The report calls it `target`; where there is a digest, that is the file it was read from.
 
     Raises:
         AuditError: It has no layer with weights, or these cannot be read.

@@ -107,11 +107,7 @@ def compare(
 ) -> AuditReport:
     """Set the known findings apart, and name those of the baseline that are gone.
 
-    Args:
-        report: A finished audit, suppression done.
-        entries: The baseline.
-        folder: Where the baseline lies.
-        file: Its name for the user.
+    The report has its suppression done. The baseline lies in `folder`, the user calls it `file`.
     """
     by_target: dict[str, list[BaselineEntry]] = {}
     for entry in entries:

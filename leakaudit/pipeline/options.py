@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leakaudit.errors import UsageError
-from leakaudit.findings import Severity
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.pipeline.audit import AuditOptions, require_confirmation
 from leakaudit.pipeline.choices import DEVICES, GRADIENT_DTYPES, LOSSES, require_choice
 from leakaudit.pipeline.per_target import TargetOptions
-from leakaudit.rules.override import with_severities
 from leakaudit.rules.rule import Rule
 from leakaudit.rules.select import select_rules
 
@@ -20,8 +18,6 @@ def audit_options(
     settings: Mapping[str, Any],
     rules: Sequence[Rule],
     load: LoadOptions,
-    *,
-    severities: Mapping[str, Severity] | None = None,
     per_target: tuple[TargetOptions, ...] = (),
 ) -> AuditOptions:
     """Put together how to audit. Without `confirm` nothing is imported for the confirmation.
@@ -30,7 +26,6 @@ def audit_options(
         settings: By the keywords of `leakaudit.audit`, which says what they mean; paths as `Path`.
         rules: All rules there are.
         load: How to read a model.
-        severities: Other severities than the rules' own, by id.
         per_target: What differs for some targets.
 
     Raises:
@@ -48,7 +43,6 @@ def audit_options(
         how_to_confirm = ConfirmOptions(**{name: settings[name] for name in names})
     elif settings["save_images"] or settings["probe"]:
         raise UsageError("--probe and --save-images need the confirmation: leave out --no-confirm")
-    rules = with_severities(rules, severities or {})
     return AuditOptions(
         rules=select_rules(rules, settings["select"], settings["ignore"]),
         load=load,
