@@ -69,3 +69,13 @@ class Moves(Operator):
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MovesAll(Moves):
+    """Base of those whose outputs hold every element of every input."""
+
+    abstract: ClassVar[bool] = True
+
+    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
+        return Quality.EXACT

@@ -13,7 +13,7 @@ from leakaudit.facts.gradient_rank import ALL, listed, mapped, reshaped
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
 from leakaudit.operators.base import Bound, ByElement, Ranks, Roles, Shapes, require
-from leakaudit.operators.moved import Moves
+from leakaudit.operators.moved import Moves, MovesAll
 
 __all__ = ["Gather", "Pad", "Slice", "Where"]
 
@@ -99,7 +99,7 @@ class Gather(Drops):
 
 
 @dataclass(frozen=True, slots=True)
-class Pad(Moves):
+class Pad(MovesAll):
     """Pad every axis by `begin` and `end` (>= 0); `mode` is constant, reflect, edge or wrap."""
 
     begin: tuple[int, ...]
@@ -115,9 +115,6 @@ class Pad(Moves):
                 require(widest <= length - (self.mode == "reflect"))
             require(self.mode == "constant" or length > 0 or widest == 0)
         return [tuple(sum(lengths) for lengths in axes)]
-
-    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
-        return Quality.EXACT
 
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         y = outputs[0]

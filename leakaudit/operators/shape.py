@@ -13,19 +13,9 @@ from leakaudit.facts.gradient_rank import ALL, listed, mapped, renamed, reshaped
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
 from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, broadcast, require
-from leakaudit.operators.moved import Moves
+from leakaudit.operators.moved import MovesAll
 
 __all__ = ["Concat", "Expand", "Reshape", "Split", "Transpose"]
-
-
-@dataclass(frozen=True, slots=True)
-class MovesAll(Moves):
-    """Base of those whose outputs hold every element of every input."""
-
-    abstract: ClassVar[bool] = True
-
-    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
-        return Quality.EXACT
 
 
 @dataclass(frozen=True, slots=True)

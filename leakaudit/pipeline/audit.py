@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakaudit import __version__
 from leakaudit.config.targets import identity
@@ -302,13 +302,10 @@ def _save_images(
     folder, original = options.save_images, result.original
     from leakaudit.report.images import write_images
 
-    def numbers(image: Any) -> Any:
-        return image.double().numpy()
-
     stem = f"{Path(target.replace(':', '-')).stem}-{(sha256 or target)[:8]}"
     found = {stem: result.reconstruction, f"{stem}-partial": result.partial}
     return tuple(
-        write_images(folder, name, numbers(original), numbers(picture))
+        write_images(folder, name, original.double().numpy(), picture.double().numpy())
         for name, picture in found.items()
         if picture is not None
     )
