@@ -16,14 +16,7 @@ if TYPE_CHECKING:
     from leakaudit.advice.search import Advice
     from leakaudit.attack.reconstruct import Reconstruction, reconstruct
     from leakaudit.errors import AuditError, LeakauditError, UsageError
-    from leakaudit.findings import (
-        AuditReport,
-        Confirmation,
-        Finding,
-        ModelReport,
-        Severity,
-        Status,
-    )
+    from leakaudit.findings import AuditReport, Confirmation, Finding, ModelReport, Severity, Status
     from leakaudit.graph import Graph
     from leakaudit.leakpath.path import LeakPath
     from leakaudit.pipeline.api import advise, audit, find_leak_path, load
@@ -54,27 +47,17 @@ __all__ = [
     "reconstruct",
 ]
 
-_MODULES = {
-    "Advice": "advice.search",
-    "AuditError": "errors",
-    "AuditReport": "findings",
-    "Confirmation": "findings",
-    "Finding": "findings",
-    "Graph": "graph",
-    "LeakPath": "leakpath.path",
-    "LeakauditError": "errors",
-    "ModelReport": "findings",
-    "Reconstruction": "attack.reconstruct",
-    "Report": "pipeline.report",
-    "Severity": "findings",
-    "Status": "findings",
-    "UsageError": "errors",
-    "advise": "pipeline.api",
-    "audit": "pipeline.api",
-    "find_leak_path": "pipeline.api",
-    "load": "pipeline.api",
-    "reconstruct": "attack.reconstruct",
+_PARTS = {
+    "advice.search": ("Advice",),
+    "attack.reconstruct": ("Reconstruction", "reconstruct"),
+    "errors": ("AuditError", "LeakauditError", "UsageError"),
+    "findings": ("AuditReport", "Confirmation", "Finding", "ModelReport", "Severity", "Status"),
+    "graph": ("Graph",),
+    "leakpath.path": ("LeakPath",),
+    "pipeline.api": ("advise", "audit", "find_leak_path", "load"),
+    "pipeline.report": ("Report",),
 }
+_MODULES = {name: module for module, names in _PARTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

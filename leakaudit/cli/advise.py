@@ -11,11 +11,10 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_target
-from leakaudit.cli.options import Number, load_options, shared
+from leakaudit.cli.options import FILE, Number, choice, load_options, shared
 from leakaudit.cli.terminal import echo, report_width
 from leakaudit.errors import UsageError
-from leakaudit.pipeline.audit import require_confirmation
-from leakaudit.pipeline.per_target import load_options_for, loss_for
+from leakaudit.pipeline.audit import AuditOptions, require_confirmation
 from leakaudit.report.destination import require_destinations
 from leakaudit.report.escape import plain
 
@@ -29,7 +28,6 @@ from leakaudit.report.escape import plain
     type=Number(0, 1, min_open=True),
     metavar="SHARE",
     default=1.0,
-    show_default=True,
     help="Share of a layer's input that may stay determined; 1: anything short of all of it.",
 )
 @click.option(
@@ -46,18 +44,11 @@ from leakaudit.report.escape import plain
 @click.option(
     "--write",
     "write_to",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.onnx",
     help="Write the model with the best change that a file can state; no file is overwritten.",
 )
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Format of the advice.",
-)
+@choice("--format", ["table", "json"], "table", "Format of the advice.", to="file_format")
 @cli_config.configured(but=("format",))
 def advise(target: str, **settings: Any) -> None:
     """Find the smallest changes that remove a finding.
@@ -81,26 +72,19 @@ def advise(target: str, **settings: Any) -> None:
         check_writable(target, registry.format_of(target), write_to)
         require_destinations([("--write", write_to)], [Path(target)])
     confirm = _confirm_wanted(settings["confirm"])
-    per_target = cli_config.target_options()
-    options = load_options_for(target, load_options(settings), per_target)
-    graph = registry.load(target, options)
-    advice = advise_on(
-        graph,
-        target,
-        layer=settings["layer"],
-        max_rho=settings["max_rho"],
-        confirm=confirm,
-        loss=loss_for(target, settings["loss"], per_target),
-        seed=settings["seed"],
-        time_budget=settings["time_budget"],
+    general = AuditOptions(
+        (), load_options(settings), settings["loss"], per_target=cli_config.target_options()
     )
+    options = general.for_target(target)
+    graph = registry.load(target, options.load)
+    advice = advise_on(graph, target, {**settings, "confirm": confirm, "loss": options.loss})
     if settings["file_format"] == "json":
         echo(as_json(target, advice), nl=False)
     else:
         echo(as_table(target, advice, report_width()), nl=False)
     if write_to is not None and advice.layers:
         best = best_writable(c for layer in advice.layers for c in layer.candidates)
-        frozen = write(target, advice, best, write_to, options, settings["seed"])
+        frozen = write(target, advice, best, write_to, options.load, settings["seed"])
         echo(_written(write_to, describe(best.change.layer, best), frozen), err=True)
     if advice.layers:
         sys.exit(1)

@@ -9,7 +9,7 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_target
-from leakaudit.cli.options import load_options, shared
+from leakaudit.cli.options import FILE, load_options, shared
 from leakaudit.cli.terminal import echo
 from leakaudit.errors import UsageError
 from leakaudit.pipeline.audit import AuditOptions, audit_all
@@ -18,10 +18,8 @@ from leakaudit.pipeline.gate import incomplete
 from leakaudit.pipeline.suppress import suppress
 from leakaudit.report.destination import write_text
 from leakaudit.report.escape import plain
-from leakaudit.rules.registry import load_rules
-from leakaudit.rules.select import with_severities
 
-FILE = "leakaudit-baseline.json"
+DEFAULT_FILE = "leakaudit-baseline.json"
 
 
 @click.command()
@@ -29,9 +27,9 @@ FILE = "leakaudit-baseline.json"
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
-    help=f"Where to write it [default: the configuration's baseline, or {FILE}].",
+    help=f"Where to write it [default: the configuration's baseline, or {DEFAULT_FILE}].",
 )
 @click.option("--update", is_flag=True, help="Replace the file if there is one.")
 @shared("input_shape", "batch_size", "frozen", "limit", "loss", "rules")
@@ -48,13 +46,13 @@ def baseline(targets: tuple[str, ...], output: Path | None, update: bool, **sett
     written and an audit is incomplete.
     """
     config = cli_config.current()
-    file = output or Path(str(config.options.get("baseline", FILE)))
+    file = output or Path(str(config.options.get("baseline", DEFAULT_FILE)))
     if file.exists() and not update:
         raise UsageError(f"{file} exists: replace it with --update, or name another with -o")
     before = set(read(file)) if file.exists() else None
-    rules = load_rules(settings["rule_folders"])
+    rules = cli_config.configured_rules(settings["rule_folders"])
     options = AuditOptions(
-        rules=with_severities(rules, cli_config.severities(rules)),
+        rules=rules,
         load=load_options(settings),
         loss=settings["loss"],
         per_target=cli_config.target_options(rules),

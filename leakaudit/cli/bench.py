@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from leakaudit.cli.options import shared
+from leakaudit.cli.options import FILE, FOLDER, Decorator, choice, shared
 from leakaudit.errors import INTERRUPTED, UsageError
 
 METHODS = ("rconv", "dlg", "rgap")
@@ -30,7 +29,6 @@ class Names(click.ParamType[tuple[str, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """Split."""
         if isinstance(value, tuple):
             return value
         names = tuple(part.strip() for part in str(value).split(",") if part.strip())
@@ -42,27 +40,24 @@ class Names(click.ParamType[tuple[str, ...]]):
         return names
 
 
-def output_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def output_option(default: str) -> Decorator:
     """`--output FILE` for the JSON results."""
     return click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         default=default,
-        show_default=True,
         help="JSON file with the results, written after every finished row.",
     )
 
 
-def models_option() -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """`--models DIR`: where the reference networks are."""
-    return click.option(
-        "--models",
-        type=click.Path(path_type=Path, file_okay=False),
-        default="sample_models",
-        show_default=True,
-        help="Folder with the reference networks (NAME.onnx).",
-    )
+models_option = click.option(
+    "--models",
+    type=FOLDER,
+    default="sample_models",
+    help="Folder with the reference networks (NAME.onnx).",
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0)
 
 
 @click.group()
@@ -76,34 +71,23 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--networks", type=Names(), default=",".join(NETWORKS), show_default=True)
-@click.option("--datasets", type=Names(DATASETS), default="cifar100", show_default=True)
-@click.option("--methods", type=Names(METHODS), default=",".join(METHODS), show_default=True)
-@click.option(
-    "--iterations",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Of each start of DLG.",
-)
+@click.option("--images", type=click.IntRange(min=1), default=2)
+@click.option("--networks", type=Names(), default=",".join(NETWORKS))
+@click.option("--datasets", type=Names(DATASETS), default="cifar100")
+@click.option("--methods", type=Names(METHODS), default=",".join(METHODS))
+@click.option("--iterations", type=click.IntRange(min=1), default=300, help="Of each start of DLG.")
 @click.option(
     "--starts",
     type=click.IntRange(min=1),
     default=3,
-    show_default=True,
     help="Of DLG, at most; another is made only after one that failed.",
 )
 @shared("gradient_dtype")
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    show_default=True,
-    help="Precision in which DLG and R-GAP compute; as published: float32.",
+@choice(
+    "--dtype", DTYPES, "float32", "Precision in which DLG and R-GAP compute; as published: float32."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@models_option()
+@seed_option
+@models_option
 @output_option("bench-table.json")
 def table(output: Path, **settings: Any) -> None:
     """R-CONV, DLG and R-GAP side by side on the reference networks.
@@ -127,23 +111,14 @@ def table(output: Path, **settings: Any) -> None:
     "--sizes",
     type=Names(),
     default="16,24,32,48,64,96,128,160,192,224",
-    show_default=True,
     help="Image sizes, at 64 filters.",
 )
 @click.option(
-    "--filters",
-    type=Names(),
-    default="16,32,64,128",
-    show_default=True,
-    help="Filter counts, at 64x64 pixels.",
+    "--filters", type=Names(), default="16,32,64,128", help="Filter counts, at 64x64 pixels."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="bench-scale.png",
-    show_default=True,
-    help="Picture of cost against unknowns.",
+    "--plot", type=FILE, default="bench-scale.png", help="Picture of cost against unknowns."
 )
 @output_option("bench-scale.json")
 def scale(
@@ -158,8 +133,8 @@ def scale(
 
 
 @bench.command()
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
-@models_option()
+@click.option("--repeats", type=click.IntRange(min=1), default=5)
+@models_option
 @output_option("bench-audit.json")
 def audit(repeats: int, models: Path, output: Path) -> None:
     """Time audits of a model file, as the command line runs them, against bare imports."""
@@ -170,15 +145,11 @@ def audit(repeats: int, models: Path, output: Path) -> None:
 
 
 @bench.command()
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=3)
 @click.option(
-    "--size",
-    type=click.IntRange(min=16),
-    default=224,
-    show_default=True,
-    help="Image size of the single layers.",
+    "--size", type=click.IntRange(min=16), default=224, help="Image size of the single layers."
 )
-@models_option()
+@models_option
 @output_option("bench-solve.json")
 def solve(repeats: int, size: int, models: Path, output: Path) -> None:
     """Time the solvers against a dense least-squares solve and against training the layer."""

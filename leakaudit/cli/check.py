@@ -12,8 +12,7 @@ import click
 
 from leakaudit.cli import configured as cli_config
 from leakaudit.cli.completion import complete_rule, complete_target
-from leakaudit.cli.options import load_options, shared
-from leakaudit.cli.report_files import report_option, write_reports
+from leakaudit.cli.options import FILE, FOLDER, ReportFile, choice, load_options, shared
 from leakaudit.cli.terminal import echo, print_report, progress_line, report_width, use_color
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import AuditReport, Finding, Severity
@@ -28,126 +27,72 @@ from leakaudit.pipeline.suppress import suppress
 from leakaudit.report import REPORTERS, RenderOptions, reporter
 from leakaudit.report.destination import require_destinations, write_text
 from leakaudit.report.escape import plain
-from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
 
 SEVERITIES = [severity.value for severity in Severity]
-# What of the command line says how to audit, apart from reading the model.
-_HOW = (
-    "select",
-    "ignore",
-    "loss",
-    "confirm",
-    "device",
-    "gradient_dtype",
-    "seed",
-    "probe",
-    "time_budget",
-    "save_images",
-)
+named_rules = partial(click.option, multiple=True, metavar="RULE", shell_complete=complete_rule)
 
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=complete_target)
 @shared("input_shape")
-@click.option(
-    "--confirm/--no-confirm",
-    default=True,
-    show_default=True,
-    help="Prove findings by running R-CONV.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    show_default=True,
-    help="Where to run R-CONV; auto: on a GPU if there is one.",
-)
+@click.option("--confirm/--no-confirm", default=True, help="Prove findings by running R-CONV.")
+@choice("--device", DEVICES, "auto", "Where to run R-CONV; auto: on a GPU if there is one.")
 @shared("gradient_dtype", "loss")
-@click.option(
-    "--probe",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Picture to reconstruct instead of a synthetic one.",
-)
+@click.option("--probe", type=FILE, help="Picture to reconstruct instead of a synthetic one.")
 @shared("seed")
 @click.option(
     "--save-images",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="DIR",
     help="Write original, reconstruction and difference as PNG.",
 )
 @shared("time_budget", "batch_size", "frozen", "limit")
-@click.option(
-    "--select",
-    multiple=True,
-    metavar="RULE",
-    shell_complete=complete_rule,
-    help="Apply only these rules.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="RULE",
-    shell_complete=complete_rule,
-    help="Do not apply these rules.",
-)
+@named_rules("--select", help="Apply only these rules.")
+@named_rules("--ignore", help="Do not apply these rules.")
 @shared("rules")
-@click.option(
-    "--severity",
-    type=click.Choice(SEVERITIES),
-    default="note",
-    show_default=True,
-    help="Show findings of at least this severity.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="medium",
-    show_default=True,
-    help="Exit with 1 for findings of at least this severity.",
-)
-@click.option(
+@choice("--severity", SEVERITIES, "note", "Show findings of at least this severity.")
+@choice("--fail-on", SEVERITIES, "medium", "Exit with 1 for findings of at least this severity.")
+@choice(
     "--fail-on-evidence",
-    type=click.Choice([evidence.value for evidence in Evidence]),
-    default="flagged",
-    show_default=True,
-    help="'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
+    [evidence.value for evidence in Evidence],
+    "flagged",
+    "'flagged': every finding counts; 'confirmed': only those that R-CONV reconstructed.",
 )
 @click.option(
     "--baseline",
     "baseline_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Report only what is not in this file, which `leakaudit baseline` writes.",
 )
 @click.option("--no-ignores", is_flag=True, help="Do not suppress what the configuration ignores.")
+@choice("--format", sorted(REPORTERS), "table", "Format of the report.", to="file_format")
+@click.option("-o", "--output", type=FILE, help="Write the report to this file instead of stdout.")
 @click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(sorted(REPORTERS)),
-    default="table",
-    show_default=True,
-    help="Format of the report.",
+    "--report",
+    "reports",
+    type=ReportFile(),
+    multiple=True,
+    metavar="FORMAT=FILE",
+    help="Write a further report of the same audit, e.g. sarif=leakaudit.sarif; repeatable.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the report to this file instead of stdout.",
-)
-@report_option
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings.")
 @shared("jobs", "cluster")
 @click.option("--no-progress", is_flag=True, help="No progress on stderr.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Colours of the table; auto: on a terminal.",
+@choice(
+    "--color", ["auto", "always", "never"], "auto", "Colours of the table; auto: on a terminal."
 )
-@click.option("-q", "--quiet", count=True, help="Say less; twice: the summary only.")
-@click.option("-v", "--verbose", count=True, help="Say more: formulas, premises, attempts.")
+@click.option(
+    "-q", "--quiet", count=True, show_default=False, help="Say less; twice: the summary only."
+)
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    show_default=False,
+    help="Say more: formulas, premises, attempts.",
+)
 @cli_config.configured()
 def check(**settings: Any) -> None:
     """Audit models and confirm what is flagged.
@@ -166,7 +111,7 @@ def check(**settings: Any) -> None:
     baseline_file: Path | None = settings["baseline_file"]
     _check_destinations(settings, targets)
     known = None if baseline_file is None else read_baseline(baseline_file)
-    all_rules = load_rules(settings["rule_folders"])
+    all_rules = cli_config.configured_rules(settings["rule_folders"])
     options = _audit_options(settings, all_rules)
     ignores = () if settings["no_ignores"] else cli_config.ignores(all_rules)
     with progress_line(not settings["no_progress"]) as progress:
@@ -193,7 +138,10 @@ def check(**settings: Any) -> None:
         echo(f"leakaudit: {plain(line)}", err=True)
     if output is not None:
         write_text(output, text)
-    write_reports(settings["reports"], shown, render)
+    for file_format, path in settings["reports"]:
+        # A terminal's colours have no place in a file.
+        text = reporter(file_format)(shown, replace(render, color=False))
+        write_text(path, text, "--report")
     sys.exit(0 if settings["exit_zero"] and code == 1 else code)
 
 
@@ -204,11 +152,7 @@ def _audit_options(settings: dict[str, Any], all_rules: tuple[Rule, ...]) -> Aud
             "count: leave out --no-confirm"
         )
     return audit_options(
-        all_rules,
-        load_options(settings),
-        severities=cli_config.severities(all_rules),
-        per_target=cli_config.target_options(all_rules),
-        **{name: settings[name] for name in _HOW},
+        settings, all_rules, load_options(settings), cli_config.target_options(all_rules)
     )
 
 

@@ -10,22 +10,22 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from leakaudit.cli.options import FILE, Decorator
 from leakaudit.config.config import Config, TargetSettings
 from leakaudit.config.find import discover, read
 from leakaudit.config.targets import TargetPattern
 from leakaudit.errors import UsageError
 from leakaudit.findings import Ignore, Severity
 from leakaudit.pipeline.per_target import TargetOptions
+from leakaudit.rules.registry import load_rules
 from leakaudit.rules.rule import Rule
-from leakaudit.rules.select import find_rule
+from leakaudit.rules.select import find_rule, with_severities
 
 _META = "leakaudit.config"
 _FROM_CONFIGURATION = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
-def configured(
-    *, but: Collection[str] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def configured(*, but: Collection[str] = ()) -> Decorator:
     """Add `--config` and `--isolated` to a command, and take defaults from the configuration.
 
     Args:
@@ -53,7 +53,7 @@ def configured(
         command = click.option(
             "--config",
             "config_file",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=FILE,
             is_eager=True,
             callback=load,
             metavar="FILE",
@@ -104,8 +104,7 @@ def targets_or_configured(targets: tuple[str, ...]) -> tuple[str, ...]:
 def target_options(rules: Sequence[Rule] = ()) -> tuple[TargetOptions, ...]:
     """The `[[target]]` settings of the command that runs, less what its command line says.
 
-    Args:
-        rules: Those that severities may name; without any, severities are left out.
+    Severities may name these rules; without any, severities are left out.
 
     Raises:
         UsageError: A value is not allowed, or a rule is unknown.
@@ -129,14 +128,14 @@ def unmatched(targets: Iterable[str]) -> list[str]:
     ]
 
 
-def severities(rules: Sequence[Rule]) -> dict[str, Severity]:
-    """The configuration's severities for all targets, by rule id.
+def configured_rules(folders: Sequence[Path]) -> tuple[Rule, ...]:
+    """All rules, those of these folders too, with the configuration's severities.
 
     Raises:
-        UsageError: A rule is unknown.
+        UsageError: A rule is wrong, or one that the configuration names is unknown.
     """
-    config = current()
-    return _by_id(config.severities, f"{config.file}: severities: ", rules)
+    config, rules = current(), load_rules(folders)
+    return with_severities(rules, _by_id(config.severities, f"{config.file}: severities: ", rules))
 
 
 def ignores(rules: Sequence[Rule]) -> tuple[Ignore, ...]:
@@ -168,11 +167,14 @@ def _target_options(
         return _converted(ctx, option, given, f"{where}{name}")
 
     shapes = value("input-shape", settings.input_shapes)
+    load = {
+        "input_shapes": None if shapes is None else dict(shapes),
+        "batch_size": value("batch-size", settings.batch_size),
+        "frozen": value("frozen", settings.frozen),
+    }
     return TargetOptions(
         pattern=TargetPattern(settings.match, config.folder),
-        input_shapes=None if shapes is None else dict(shapes),
-        batch_size=value("batch-size", settings.batch_size),
-        frozen=value("frozen", settings.frozen),
+        load={name: given for name, given in load.items() if given is not None},
         loss=value("loss", settings.loss),
         severities=_by_id(settings.severities, f"{where}severities: ", rules) if rules else {},
     )

@@ -13,7 +13,6 @@ from leakaudit.cli.options import load_options, shared
 from leakaudit.cli.terminal import echo
 from leakaudit.errors import UsageError
 from leakaudit.explain.rule import explain_rule
-from leakaudit.pipeline.per_target import load_options_for
 from leakaudit.rules.registry import load_rules
 
 
@@ -33,6 +32,7 @@ def explain(subject: str, layer: str | None, **settings: Any) -> None:
         echo(explain_rule(subject, load_rules(settings["rule_folders"])))
     else:
         from leakaudit.explain.layer import explain_layer  # with sympy, for its formulas
+        from leakaudit.pipeline.audit import AuditOptions
 
-        options = load_options_for(subject, load_options(settings), cli_config.target_options())
-        echo(explain_layer(subject, layer, options))
+        options = AuditOptions((), load_options(settings), per_target=cli_config.target_options())
+        echo(explain_layer(subject, layer, options.for_target(subject).load))

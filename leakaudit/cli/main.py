@@ -84,7 +84,11 @@ def _say(*lines: str) -> None:
 @click.group(
     cls=Commands,
     commands={name: click.Command(name, help=text) for name, text in COMMANDS.items()},
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,  # of every option of every command
+    },
 )
 @click.version_option(__version__, prog_name="leakaudit")
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,12 @@ import click
 
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.pipeline.choices import GRADIENT_DTYPES, LOSSES
+from leakaudit.report import REPORTERS
 from leakaudit.sandbox.limits import parse_limits
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
@@ -22,7 +27,6 @@ class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
-        """Return (input name or "", sizes)."""
         if isinstance(value, tuple):
             return value
         name, equals, sizes = str(value).rpartition("=")
@@ -41,7 +45,6 @@ class Jobs(click.ParamType[int]):
     name = "jobs"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number."""
         if value == "auto":
             return 0
         try:
@@ -59,21 +62,42 @@ class Number(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
         return number
 
 
-def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options that several commands take, by name.
+class ReportFile(click.ParamType[tuple[str, Path]]):
+    """`sarif=leakaudit.sarif`: a format and the file that receives it."""
 
-    Args:
-        names: Which of them, in the order in which the help lists them.
-        helps: The help of an option whose part in this command is another than in `check`.
+    name = "report"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        file_format, _, file = str(value).partition("=")
+        if file_format not in REPORTERS:
+            self.fail(f"{value!r} names no format: write one of {', '.join(REPORTERS)}", param, ctx)
+        if not file:
+            self.fail(f"{value!r} names no file: write {file_format}=FILE", param, ctx)
+        return file_format, Path(file)
+
+
+def choice(name: str, words: Iterable[str], default: str, text: str, to: str = "") -> Decorator:
+    """An option that takes one of these words, as the parameter `to` [default: its own name]."""
+    names = (name, to) if to else (name,)
+    return click.option(*names, type=click.Choice(list(words)), default=default, help=text)
+
+
+def shared(*names: str, **helps: str) -> Decorator:
+    """Options that several commands take, in the order in which the help lists them.
+
+    `helps` is the help of those whose part in this command is another than in `check`.
     """
-    options = {
+    options: dict[str, Decorator] = {
         "input_shape": click.option(
             "--input-shape",
             "input_shapes",
@@ -101,26 +125,20 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             metavar="NAME=VALUE",
             help="What a model file may cost, e.g. memory_bytes=16GiB; SECURITY.md lists them.",
         ),
-        "loss": click.option(
-            "--loss",
-            type=click.Choice(LOSSES),
-            default="auto",
-            show_default=True,
-            help="Training loss; auto: bce for one output, else cross-entropy.",
+        "loss": choice(
+            "--loss", LOSSES, "auto", "Training loss; auto: bce for one output, else cross-entropy."
         ),
-        "gradient_dtype": click.option(
+        "gradient_dtype": choice(
             "--gradient-dtype",
-            type=click.Choice(GRADIENT_DTYPES),
-            default="float32",
-            show_default=True,
-            help="Precision in which the client sends its gradient.",
+            GRADIENT_DTYPES,
+            "float32",
+            "Precision in which the client sends its gradient.",
         ),
         "seed": click.option(
             "--seed",
             type=click.IntRange(min=0),
             metavar="N",
             default=0,
-            show_default=True,
             help=helps.get("seed", "Seed of the synthetic probe and of whatever else is drawn."),
         ),
         "time_budget": click.option(
@@ -128,7 +146,6 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             type=Number(min=0),
             metavar="SECONDS",
             default=120,
-            show_default=True,
             help=helps.get(
                 "time_budget",
                 "Per model, to confirm; a layer whose local confirmation would not fit is not run.",
@@ -147,7 +164,6 @@ def shared(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callabl
             "--jobs",
             type=Jobs(),
             default="1",
-            show_default=True,
             metavar="N",
             help="Audits at a time, in processes that share the cores; 0 or auto: one per core.",
         ),

@@ -16,10 +16,7 @@ READS_STORED = "it reads stored numbers only: nothing of the input flows in, not
 def count(graph: Graph, node: Node, gradient_rank: int | None = None) -> Counts:
     """Count unknowns and equations of a layer.
 
-    Args:
-        graph: The graph of `node`.
-        node: A node with weights.
-        gradient_rank: What is known to limit the rank of the layer's output gradient, if anything.
+    `gradient_rank` is what is known to limit the rank of its output gradient, if anything.
     """
     layer = replace(geometry_of(graph, node), gradient_rank=gradient_rank)
     bound = layer_bound(layer)

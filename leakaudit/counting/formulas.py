@@ -27,18 +27,6 @@ def weight_constraints(F: Quantity, L: Quantity) -> Quantity:
     return F * L
 
 
-def slides_gradient_constraints(
-    H: Quantity, K: Quantity, S: Quantity, P: Quantity, F: Quantity
-) -> Quantity:
-    """|A| as the R-CONV slides print it, ((H + 2P - K)/S + 1) · F. Wrong: outputs are 2-d."""
-    return ((H + 2 * P - K) // S + 1) * F
-
-
-def slides_weight_constraints(K: Quantity, F: Quantity) -> Quantity:
-    """|B| as the R-CONV slides print it, K² · F. Wrong: filters have N channels."""
-    return K**2 * F
-
-
 def group_rank_bound(
     minimum: Callable[..., Quantity],
     *,

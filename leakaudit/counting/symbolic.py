@@ -40,10 +40,8 @@ def symbolic_layer(layer: ConvolutionGeometry) -> SymbolicLayer:
     """Derive the formulas of a layer.
 
     Square kernels, strides and paddings get one symbol (K, S, P), others one per axis. The batch
-    appears as `B` only where it is larger than 1, groups as `g` and dilation as `d` likewise.
-
-    Args:
-        layer: The layer; dense layers have no spatial axes of their own.
+    appears as `B` only where it is larger than 1, groups as `g` and dilation as `d` likewise. Dense
+    layers have no spatial axes of their own.
     """
     values: dict[sympy.Symbol, int] = {}
 
@@ -102,7 +100,7 @@ def symbolic_layer(layer: ConvolutionGeometry) -> SymbolicLayer:
 
 @dataclass(frozen=True, slots=True)
 class SlidesCounts:
-    """What the R-CONV slides print for |A| and |B| of a convolution. Wrong, see `formulas`.
+    """What the R-CONV slides print for |A| and |B| of a convolution. Both are wrong.
 
     Attributes:
         values: Symbol to this layer's number; the slides know one size, that of the first axis.
@@ -134,9 +132,9 @@ def slides_counts(layer: ConvolutionGeometry) -> SlidesCounts:
     numbers = (axis.size, axis.kernel, axis.stride, axis.padding_begin, layer.filters)
     H, K, S, P, F = symbols = [_symbol(name) for name in "HKSPF"]
     return SlidesCounts(
-        dict(zip(symbols, numbers, strict=True)),
-        formulas.slides_gradient_constraints(H, K, S, P, F),
-        formulas.slides_weight_constraints(K, F),
+        values=dict(zip(symbols, numbers, strict=True)),
+        gradient_constraints=((H + 2 * P - K) // S + 1) * F,  # but outputs are 2-d
+        weight_constraints=K**2 * F,  # but filters have N channels
     )
 
 

@@ -70,11 +70,11 @@ def reads_bias_once(known: Knowledge, node: Node) -> bool:
 
 def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:
     """Yield every derivation of `node` whose premises are known."""
-    if activations(known, node):  # a node of stored numbers alone has nothing to reveal
+    indices = activations(known, node)
+    if indices:  # a node of stored numbers alone has nothing to reveal
         yield from node.op.derive(node, known)
     if isinstance(node.op, Unsupported):
         return
-    indices = activations(known, node)
     inputs = tuple(value(node.inputs[i]) for i in dict.fromkeys(indices))
     if known.exact(*inputs):
         for output in node.outputs:

@@ -15,9 +15,11 @@ product of theirs (Kolda and Bader, Tensor decompositions and applications, 2009
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+
+from leakaudit.graph import Graph, Node
 
 Term = tuple[tuple[frozenset[int], int], ...]  # a partition of the axes, with a rank per block
 _MOST_TERMS = 8
@@ -261,11 +263,10 @@ def _reshaped_term(
             entry[0] <= set(old) and len(entry[0]) == 1 and entry[2] == bound.counts(entry[0])
             for entry in touched
         )
+        blocks = [entry for entry in blocks if entry not in touched]
         if free and len(old) + len(new) > 2:
-            blocks = [entry for entry in blocks if entry not in touched]
             result.extend((frozenset([a]), shape[a]) for a in new)
             continue
-        blocks = [entry for entry in blocks if entry not in touched]
         blocks.append(
             (
                 set().union(*(entry[0] for entry in touched)),
@@ -277,3 +278,40 @@ def _reshaped_term(
     held = frozenset().union(*(block for block, _ in result))
     result.extend((frozenset([a]), 1) for a in range(len(shape)) if a not in held)
     return tuple(result)
+
+
+def gradient_ranks(graph: Graph) -> Mapping[str, GradientRank]:
+    """The bounds on dl/dt of every tensor t that a node makes, by its name.
+
+    They hold for any weights and any loss, and are worked out from the outputs towards the inputs.
+    """
+    found: dict[str, GradientRank] = {}
+
+    def of(tensor: str) -> GradientRank:
+        shape = graph.tensors[tensor].shape
+        if tensor in graph.outputs or not all(shape):
+            return full(shape)
+        parts = [
+            passed_back(graph, use.node, use.index, [found[name] for name in use.node.outputs])
+            for use in graph.uses[tensor]
+        ]
+        return total(shape, parts) if parts else nothing(shape)
+
+    for node in reversed(graph.nodes):
+        for output in node.outputs:
+            found[output] = of(output)
+    return found
+
+
+def passed_back(
+    graph: Graph, node: Node, index: int, outputs: Sequence[GradientRank]
+) -> GradientRank:
+    """Bounds on the part of dl/dx that flows back through the node, x being input `index`.
+
+    `outputs` are the bounds on the gradients of its outputs.
+    """
+    shape = graph.tensors[node.inputs[index]].shape
+    if not all(all(output.shape) for output in outputs):
+        return full(shape)
+    bound = node.op.gradient_bound(graph, node, index, outputs)
+    return full(shape) if bound is None else bound

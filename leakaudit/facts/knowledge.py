@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from leakaudit.facts.fact import Derivation, Fact, Kind, Quality, gradient, value
-from leakaudit.facts.gradient_rank import GradientRank
-from leakaudit.facts.gradient_ranks import gradient_ranks
+from leakaudit.facts.gradient_rank import GradientRank, gradient_ranks
 from leakaudit.graph import Graph, Node
 
 

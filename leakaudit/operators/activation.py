@@ -10,8 +10,8 @@ from typing import ClassVar
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.gradient_rank import summed_to
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Followed, Graph, Node, Operator, face
-from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, elementwise
+from leakaudit.graph import Followed, Graph, Node, face
+from leakaudit.operators.base import Bound, ByElement, Opaque, Ranks, Roles, Shapes
 
 __all__ = [
     "Activation",
@@ -46,7 +46,6 @@ class ActivationInverse(Derivation):
     kind: ClassVar[str] = "activation-inverse"
 
     def sentence(self) -> str:
-        """Say where the activation can be inverted."""
         if self.quality is Quality.ACTIVE:
             return (
                 "o = act⁻¹(y) where the activation is not flat; elsewhere only on which side o lies"
@@ -55,7 +54,7 @@ class ActivationInverse(Derivation):
 
 
 @dataclass(frozen=True, slots=True)
-class Activation(Operator):
+class Activation(ByElement):
     """Base of the elementwise activation functions, each of which states its own traits.
 
     Attributes:
@@ -87,9 +86,6 @@ class Activation(Operator):
         """The outputs below and above which it is flat; None where it is flat nowhere."""
         raise NotImplementedError
 
-    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        return inputs[:1]
-
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
         (o,), (y,) = node.inputs, node.outputs
         quality = known.quality(value(y))
@@ -111,9 +107,6 @@ class Activation(Operator):
         if not known.exact(gradient(node.outputs[0])):
             return "the gradient of its output is not known"
         return "the value of its output is not known"
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return elementwise(graph, node, index, outputs)
 
 
 def _unknown_where_unread(known: Knowledge, y: str) -> bool:
@@ -338,7 +331,7 @@ class Identity(Increasing):
 
 
 @dataclass(frozen=True, slots=True)
-class Elementwise(Opaque):
+class Elementwise(ByElement, Opaque):
     """Another function of each element: known to the execution, not to the leak path.
 
     `function` is one of abs, ceil, cos, cosh, erf, exp, floor, log, reciprocal, round, rsqrt,
@@ -349,9 +342,3 @@ class Elementwise(Opaque):
     reason: ClassVar[str] = "its derivative needs its input, which is not known"
 
     function: str
-
-    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        return inputs[:1]
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return elementwise(graph, node, index, outputs)

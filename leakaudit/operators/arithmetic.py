@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from leakaudit.facts.fact import Derivation, Fact, Quality, gradient, value
 from leakaudit.facts.general import activations, affine_gradients, size, unknown_factors
 from leakaudit.facts.gradient_rank import scaled, summed_to
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node, Operator
-from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, elementwise
+from leakaudit.graph import Graph, Node
+from leakaudit.operators.base import Bound, ByElement, Opaque, Ranks
 
 __all__ = ["Add", "Div", "Mul", "Pow", "Scale", "Sub"]
 
@@ -25,7 +23,6 @@ class BranchValue(Derivation):
     kind: ClassVar[str] = "branch-value"
 
     def sentence(self) -> str:
-        """Say what is undone."""
         if len(self.premises) > 1:
             return "one operand follows from the result and the other operand"
         if self.quality is Quality.KEPT:
@@ -51,14 +48,11 @@ class OperandGradient(Derivation):
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic(Operator):
+class Arithmetic(ByElement):
     """Base of what can be undone for one operand."""
 
     abstract: ClassVar[bool] = True
     any_size: ClassVar[bool] = True
-
-    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        return [np.broadcast_shapes(*inputs)]
 
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
         y = node.outputs[0]
@@ -204,20 +198,14 @@ class Div(Product):
         if index == 0:
             return Product.gradient_bound(self, graph, node, index, outputs)
         # The quotient itself is a factor of the derivative.
-        return elementwise(graph, node, index, outputs)
+        return ByElement.gradient_bound(self, graph, node, index, outputs)
 
 
 @dataclass(frozen=True, slots=True)
-class Pow(Opaque):
+class Pow(ByElement, Opaque):
     """x to the power of y, elementwise."""
 
     reason: ClassVar[str] = "its derivative needs its input, which is not known"
-
-    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        return [np.broadcast_shapes(*inputs)]
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return elementwise(graph, node, index, outputs)
 
 
 @dataclass(frozen=True, slots=True)

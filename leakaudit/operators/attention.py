@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from leakaudit.facts.gradient_rank import ALL, unlimited
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, require
+from leakaudit.operators.base import Bound, Opaque, Ranks, Roles, Shapes, broadcast, require
 
 __all__ = ["Attention"]
 
@@ -36,9 +34,9 @@ class Attention(Opaque):
             require(len(q) > 2 and k[:-2] == v[:-2] and q[:-3] == k[:-3] and q[-3] % k[-3] == 0)
             batch = q[:-2]
         else:
-            batch = np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
+            batch = broadcast(q[:-2], k[:-2], v[:-2])
         scores = (*batch, q[-2], k[-2])
-        require(np.broadcast_shapes(*inputs[3:], scores) == scores)
+        require(broadcast(*inputs[3:], scores) == scores)
         return [(*batch, q[-2], v[-1])]
 
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:

@@ -47,6 +47,23 @@ class Window(Operator):
 
 
 @dataclass(frozen=True, slots=True)
+class ByElement(Operator):
+    """Each element of the output comes from one of each input, with numpy's broadcasting.
+
+    The gradient is multiplied by a derivative that may differ from element to element.
+    """
+
+    abstract: ClassVar[bool] = True
+
+    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
+        return [broadcast(*inputs)]
+
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
+        (y,) = outputs
+        return summed_to(scaled(y, range(len(y.shape))), graph.shape(node.inputs[index]))
+
+
+@dataclass(frozen=True, slots=True)
 class Opaque(Operator):
     """Its gradient needs the input itself: nothing passes unless that is known."""
 
@@ -78,6 +95,19 @@ class Affine(Operator):
             yield from affine_gradients(node, known, indices[0])
 
 
+@dataclass(frozen=True, slots=True)
+class AlongAxes(Affine):
+    """A linear map along each spatial axis of (B, N, H_1..H_d): averages, interpolation."""
+
+    abstract: ClassVar[bool] = True
+
+    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
+        y, shape = outputs[0], graph.shape(node.inputs[0])
+        for axis in range(2, len(shape)):
+            y = mapped(y, axis, shape[axis])
+        return y
+
+
 NOT_SOLVED = "its linear equations are not solved here; only its gradient passes"
 
 
@@ -103,25 +133,19 @@ def require(fits: bool) -> None:
         raise ValueError("the operator does not fit the shapes of its inputs")
 
 
+def broadcast(*shapes: Shape) -> Shape:
+    """The shape to which numpy spreads these.
+
+    Raises:
+        ValueError: They do not fit one another.
+    """
+    import numpy as np  # here: the command line's help and completion do without it
+
+    return np.broadcast_shapes(*shapes)
+
+
 def resized(inputs: Shapes, stated: Shapes) -> Shapes:
     """The output of an operator whose spatial sizes are the stated ones."""
     (source,), (target,) = inputs, stated
     require(len(target) == len(source) and min(target[2:], default=1) > 0)
     return [(*source[:2], *target[2:])]
-
-
-# Each of the following bounds the gradient that a kind of operator passes back.
-
-
-def elementwise(graph: Graph, node: Node, index: int, outputs: Ranks) -> GradientRank:
-    """Multiplied by a derivative that may differ from element to element."""
-    (y,) = outputs
-    return summed_to(scaled(y, range(len(y.shape))), graph.shape(node.inputs[index]))
-
-
-def along_axes(graph: Graph, node: Node, outputs: Ranks) -> GradientRank:
-    """A linear map along each spatial axis: pooling by averages, interpolation."""
-    y, shape = outputs[0], graph.shape(node.inputs[0])
-    for axis in range(2, len(shape)):
-        y = mapped(y, axis, shape[axis])
-    return y

@@ -28,7 +28,6 @@ class ConvolutionValue(Derivation):
     kind: ClassVar[str] = "convolution-value"
 
     def sentence(self) -> str:
-        """Name the equations that are solved."""
         premises = {premise.kind for premise in self.premises}
         parts = []
         if "gradient" in premises:

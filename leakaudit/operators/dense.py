@@ -11,15 +11,22 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import activations, unknown_factors
 from leakaudit.facts.gradient_rank import ALL, mapped, mixed, renamed, unlimited
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Followed, Graph, Node, Operator, Shape
-from leakaudit.operators.base import NOT_SOLVED, Affine, Bound, Ranks, Roles, Shapes, require
+from leakaudit.operators.base import (
+    NOT_SOLVED,
+    Affine,
+    Bound,
+    Ranks,
+    Roles,
+    Shapes,
+    broadcast,
+    require,
+)
 
 __all__ = ["Einsum", "Linear", "MatMul"]
 
@@ -200,7 +207,7 @@ class MatMul(Affine):
         require(bool(left) and bool(right))
         inner = right[-2] if len(right) > 1 else right[0]
         require(left[-1] == inner)
-        batch = np.broadcast_shapes(left[:-2], right[:-2])
+        batch = broadcast(left[:-2], right[:-2])
         return [(*batch, *left[:-1][-1:], *(right[-1:] if len(right) > 1 else ()))]
 
     def stop(self, node: Node, known: Knowledge) -> str | None:

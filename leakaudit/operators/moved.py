@@ -21,7 +21,6 @@ class MovedValue(Derivation):
     kind: ClassVar[str] = "moved-value"
 
     def sentence(self) -> str:
-        """Say whether all of the input stands in the outputs."""
         if self.quality is Quality.KEPT:
             return "the elements that are kept stand in the output"
         return "the elements are only moved: moved back, they are the input"
@@ -69,5 +68,14 @@ class Moves(Operator):
                 yield MovedValue(node.name, value(node.inputs[i]), outputs, best)
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
-        """What only moves stops nothing of its own."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MovesAll(Moves):
+    """Base of those whose outputs hold every element of every input."""
+
+    abstract: ClassVar[bool] = True
+
+    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
+        return Quality.EXACT

@@ -8,14 +8,13 @@ from typing import ClassVar
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Followed, Graph, Node
 from leakaudit.operators.base import (
-    Affine,
+    AlongAxes,
     Bound,
     Opaque,
     Ranks,
     Roles,
     Shapes,
     Window,
-    along_axes,
     averaging,
     require,
     resized,
@@ -50,7 +49,7 @@ class MaxPool(Window, Opaque):
 
 
 @dataclass(frozen=True, slots=True)
-class AveragePool(Window, Affine):
+class AveragePool(Window, AlongAxes):
     """Mean of each window; `include_padding` says whether padding counts in the divisor.
 
     What a window reaches past the padding (with `ceil`) never counts.
@@ -70,12 +69,9 @@ class AveragePool(Window, Affine):
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
 
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return along_axes(graph, node, outputs)
-
 
 @dataclass(frozen=True, slots=True)
-class AdaptiveAveragePool(Affine):
+class AdaptiveAveragePool(AlongAxes):
     """PyTorch's adaptive average pooling to the spatial sizes of the output tensor."""
 
     # The pooling's own setting is its output size, or 1: what it had, it keeps.
@@ -86,9 +82,6 @@ class AdaptiveAveragePool(Affine):
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return averaging(node, known)
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return along_axes(graph, node, outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leakaudit.facts.knowledge import Knowledge
-from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import (
-    NOT_SOLVED,
-    Affine,
-    Bound,
-    Ranks,
-    Roles,
-    Shapes,
-    along_axes,
-    resized,
-)
+from leakaudit.graph import Node
+from leakaudit.operators.base import NOT_SOLVED, AlongAxes, Roles, Shapes, resized
 
 __all__ = ["Resize"]
 
 
 @dataclass(frozen=True, slots=True)
-class Resize(Affine):
+class Resize(AlongAxes):
     """Nearest-neighbour, linear or cubic interpolation of the spatial axes, (B, N, H_1..H_d).
 
     `mode`: nearest, linear or cubic. `coordinates`: half_pixel, pytorch_half_pixel, align_corners
@@ -40,6 +31,3 @@ class Resize(Affine):
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return NOT_SOLVED
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return along_axes(graph, node, outputs)

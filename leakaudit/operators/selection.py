@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
 from leakaudit.facts.general import activations, selected_gradient, size
 from leakaudit.facts.gradient_rank import ALL, listed, mapped, reshaped
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node
-from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, elementwise, require
-from leakaudit.operators.moved import Moves
+from leakaudit.operators.base import Bound, ByElement, Ranks, Roles, Shapes, require
+from leakaudit.operators.moved import Moves, MovesAll
 
 __all__ = ["Gather", "Pad", "Slice", "Where"]
 
@@ -101,7 +99,7 @@ class Gather(Drops):
 
 
 @dataclass(frozen=True, slots=True)
-class Pad(Moves):
+class Pad(MovesAll):
     """Pad every axis by `begin` and `end` (>= 0); `mode` is constant, reflect, edge or wrap."""
 
     begin: tuple[int, ...]
@@ -118,9 +116,6 @@ class Pad(Moves):
             require(self.mode == "constant" or length > 0 or widest == 0)
         return [tuple(sum(lengths) for lengths in axes)]
 
-    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
-        return Quality.EXACT
-
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         y = outputs[0]
         for axis, length in enumerate(graph.shape(node.inputs[index])):
@@ -130,7 +125,7 @@ class Pad(Moves):
 
 
 @dataclass(frozen=True, slots=True)
-class Where(Moves):
+class Where(ByElement, Moves):
     """x where a stored condition holds, y elsewhere: inputs condition (boolean), x, y, broadcast.
 
     The condition is a parameter, x and y are tensors or parameters. `kept` counts the elements of
@@ -142,9 +137,6 @@ class Where(Moves):
     passes: ClassVar[Quality] = Quality.ACTIVE
 
     kept: int
-
-    def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
-        return [np.broadcast_shapes(*inputs)]
 
     def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
         shape = graph.shape(node.outputs[0])
@@ -168,6 +160,3 @@ class Where(Moves):
         if known.quality(value(y)) is None or not hidden:
             return None
         return f"a stored condition hides {hidden} of {every} elements: they have no influence"
-
-    def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
-        return elementwise(graph, node, index, outputs)

@@ -7,35 +7,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from leakaudit.facts.fact import Derivation, Quality
 from leakaudit.facts.general import selected_gradient
-from leakaudit.facts.gradient_rank import (
-    ALL,
-    listed,
-    mapped,
-    renamed,
-    reshaped,
-    summed_to,
-    total,
-)
+from leakaudit.facts.gradient_rank import ALL, listed, mapped, renamed, reshaped, summed_to, total
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Followed, Graph, Node
-from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, require
-from leakaudit.operators.moved import Moves
+from leakaudit.operators.base import Bound, Ranks, Roles, Shapes, broadcast, require
+from leakaudit.operators.moved import MovesAll
 
 __all__ = ["Concat", "Expand", "Reshape", "Split", "Transpose"]
-
-
-@dataclass(frozen=True, slots=True)
-class MovesAll(Moves):
-    """Base of those whose outputs hold every element of every input."""
-
-    abstract: ClassVar[bool] = True
-
-    def keeps(self, graph: Graph, node: Node, index: int) -> Quality | None:
-        return Quality.EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +96,7 @@ class Expand(MovesAll):
 
     def output_shapes(self, inputs: Shapes, parameters: Roles, stated: Shapes) -> Shapes:
         (target,) = stated
-        return [np.broadcast_shapes(inputs[0], target)]
+        return [broadcast(inputs[0], target)]
 
     def gradient_bound(self, graph: Graph, node: Node, index: int, outputs: Ranks) -> Bound:
         return summed_to(outputs[0], graph.shape(node.inputs[index]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leakaudit.advice.search import Advice, advise as search
 from leakaudit.errors import UsageError
@@ -16,7 +17,7 @@ from leakaudit.frontends import registry
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, find_leak_path as follow
-from leakaudit.operators import Conv, Linear, Unsupported
+from leakaudit.operators import Unsupported
 from leakaudit.pipeline.audit import (
     audit_all,
     audit_graph,
@@ -96,20 +97,20 @@ def audit(
         >>> report.findings[-1].title
         "The model's input can be computed from the shared gradient"
     """
-    options = audit_options(
-        load_rules([Path(folder) for folder in rules]),
-        _load_options(input_shape, batch_size, frozen, limits),
-        select=select,
-        ignore=ignore,
-        loss=loss,
-        confirm=confirm,
-        device=device,
-        gradient_dtype=gradient_dtype,
-        seed=seed,
-        probe=None if probe is None else Path(probe),
-        time_budget=time_budget,
-        save_images=None if save_images is None else Path(save_images),
-    )
+    settings = {
+        "select": select,
+        "ignore": ignore,
+        "loss": loss,
+        "confirm": confirm,
+        "device": device,
+        "gradient_dtype": gradient_dtype,
+        "seed": seed,
+        "probe": None if probe is None else Path(probe),
+        "time_budget": time_budget,
+        "save_images": None if save_images is None else Path(save_images),
+    }
+    load = _load_options(input_shape, batch_size, frozen, limits)
+    options = audit_options(settings, load_rules([Path(folder) for folder in rules]), load)
     if inputs is None and isinstance(model, str | os.PathLike) and Path(model).is_dir():
         return Report(audit_all(registry.expand(os.fspath(model)), options))
     graph = _read(model, inputs, options.load)
@@ -206,52 +207,35 @@ def advise(
         raise UsageError(f"--max-rho {max_rho}: a share above 0 and up to 1")
     if confirm:
         require_confirmation()
-    graph = load(
-        model,
-        inputs=inputs,
-        input_shape=input_shape,
-        batch_size=batch_size,
-        frozen=frozen,
-        limits=limits,
-    )
-    return advise_on(
-        graph,
-        _named(model, graph)[0],
-        layer=layer,
-        max_rho=max_rho,
-        confirm=confirm,
-        loss=loss,
-        seed=seed,
-        time_budget=time_budget,
-    )
+    graph = _read(model, inputs, _load_options(input_shape, batch_size, frozen, limits))
+    settings = {
+        "layer": layer,
+        "max_rho": max_rho,
+        "confirm": confirm,
+        "loss": loss,
+        "seed": seed,
+        "time_budget": time_budget,
+    }
+    return advise_on(graph, _named(model, graph)[0], settings)
 
 
-def advise_on(
-    graph: Graph,
-    target: str,
-    *,
-    layer: str | None,
-    max_rho: float,
-    confirm: bool,
-    loss: str,
-    seed: int,
-    time_budget: float | None,
-) -> Advice:
-    """Advise on a network that has been read; see `advise`.
+def advise_on(graph: Graph, target: str, settings: Mapping[str, Any]) -> Advice:
+    """Advise on a network that has been read, with settings by the keywords of `advise`.
 
     Raises:
         AuditError: It has no layer with weights, or these cannot be read.
         UsageError: There is no such layer.
     """
-    if not any(isinstance(node.op, Conv | Linear | Unsupported) for node in graph.nodes):
+    if not any(node.op.is_layer or isinstance(node.op, Unsupported) for node in graph.nodes):
         raise without_layers(target)
-    loss = choose_loss(graph, loss)
-    advice = search(graph, loss, layer, max_rho)
-    if not confirm:
+    loss = choose_loss(graph, settings["loss"])
+    advice = search(graph, loss, settings["layer"], settings["max_rho"])
+    if not settings["confirm"]:
         return advice
     from leakaudit.advice.confirm import confirm_best
     from leakaudit.confirm.confirm import ConfirmOptions
 
+    seed, time_budget = settings["seed"], settings["time_budget"]
     return confirm_best(advice, ConfirmOptions(loss=loss, seed=seed, time_budget=time_budget))
 
 

@@ -6,11 +6,11 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakaudit import __version__
 from leakaudit.config.targets import identity
-from leakaudit.errors import AuditError, LeakauditError, UsageError
+from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import (
     AuditReport,
     Finding,
@@ -25,20 +25,11 @@ from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, find_leak_path
 from leakaudit.operators import Unsupported
-from leakaudit.pipeline.per_target import (
-    TargetOptions,
-    load_options_for,
-    loss_for,
-    rules_for,
-)
-from leakaudit.pipeline.rule_facts import (
-    layer_facts,
-    layer_report,
-    model_facts,
-    operator_kind,
-)
+from leakaudit.pipeline.per_target import TargetOptions
+from leakaudit.pipeline.rule_facts import layer_facts, layer_report, model_facts, operator_kind
 from leakaudit.rules.engine import apply
 from leakaudit.rules.rule import Rule
+from leakaudit.rules.select import with_severities
 
 if TYPE_CHECKING:
     from leakaudit.confirm.confirm import ConfirmOptions, ConfirmResult
@@ -68,13 +59,16 @@ class AuditOptions:
 
     def for_target(self, target: str) -> AuditOptions:
         """How to audit this target."""
-        return replace(
-            self,
-            rules=rules_for(target, self.rules, self.per_target),
-            load=load_options_for(target, self.load, self.per_target),
-            loss=loss_for(target, self.loss, self.per_target),
-            per_target=(),
-        )
+        options = replace(self, per_target=())
+        for other in self.per_target:
+            if other.pattern.matches(target):
+                options = replace(
+                    options,
+                    rules=with_severities(options.rules, other.severities),
+                    load=replace(options.load, **other.load),
+                    loss=other.loss or options.loss,
+                )
+        return options
 
 
 Runner = Callable[[Sequence[tuple[str, AuditOptions]], Progress], list[ModelReport]]
@@ -113,19 +107,15 @@ def audit_all(
 ) -> AuditReport:
     """Audit every target; one that cannot be audited is reported, and the others go on.
 
-    A file that several targets name, by itself or by a folder, is audited once.
-
-    Args:
-        targets: Files, objects and folders, as the user named them.
-        options: How to audit.
-        progress: Told what is going on.
-        run: What runs the audits; see `leakaudit.pipeline.many.processes` for several at a time.
+    Targets are files, objects and folders, as the user named them. A file that several of them
+    name, by itself or by a folder, is audited once. See `leakaudit.pipeline.many.processes` for a
+    `run` that makes several audits at a time.
 
     Raises:
         UsageError: The options do not fit a model.
     """
     audits: list[tuple[str, AuditOptions]] = []
-    failed: list[tuple[int, ModelReport]] = []
+    without: list[tuple[int, ModelReport]] = []
     seen: set[str] = set()
     for target in targets:
         try:
@@ -134,9 +124,9 @@ def audit_all(
                     seen.add(identity(name))
                     audits.append((name, options.for_target(name)))
         except AuditError as error:
-            failed.append((len(audits) + len(failed), _failed(target, error)))
+            without.append((len(audits) + len(without), failed(target, error)))
     models = run(audits, progress)
-    for position, model in failed:
+    for position, model in without:
         models.insert(position, model)
     return report_of(models, options.rules)
 
@@ -169,24 +159,25 @@ def audit(
     Raises:
         UsageError: The options do not fit the model.
     """
+
+    def tell(text: str) -> None:
+        progress(f"{target}: {text}")
+
     try:
-        return _audit(target, options, lambda text: progress(f"{target}: {text}"))
+        tell("reading")
+        graph = registry.load(target, options.load)
+        return audit_graph(target, graph, options, tell, registry.sha256(target))
     except AuditError as error:
-        return _failed(target, error)
+        return failed(target, error)
 
 
-def _failed(target: str, error: LeakauditError) -> ModelReport:
+def failed(target: str, error: AuditError) -> ModelReport:
+    """The report of a target that could not be audited."""
     try:
         file_format = registry.format_of(target)
     except AuditError:
         file_format = "unknown"
     return ModelReport(target, file_format, None, error=str(error))
-
-
-def _audit(target: str, options: AuditOptions, progress: Progress) -> ModelReport:
-    progress("reading")
-    graph = registry.load(target, options.load)
-    return audit_graph(target, graph, options, progress, registry.sha256(target))
 
 
 def audit_graph(
@@ -198,12 +189,7 @@ def audit_graph(
 ) -> ModelReport:
     """Audit a network that has been read.
 
-    Args:
-        target: What the report calls it; where `sha256` is given, the file it was read from.
-        graph: The network.
-        options: How to audit.
-        progress: Told what is going on.
-        sha256: Digest of the file, None where the network was not read from one.
+    The report calls it `target`; where there is a digest, that is the file it was read from.
 
     Raises:
         AuditError: It has no layer with weights, or these cannot be read.
@@ -316,13 +302,10 @@ def _save_images(
     folder, original = options.save_images, result.original
     from leakaudit.report.images import write_images
 
-    def numbers(image: Any) -> Any:
-        return image.double().numpy()
-
     stem = f"{Path(target.replace(':', '-')).stem}-{(sha256 or target)[:8]}"
     found = {stem: result.reconstruction, f"{stem}-partial": result.partial}
     return tuple(
-        write_images(folder, name, numbers(original), numbers(picture))
+        write_images(folder, name, original.double().numpy(), picture.double().numpy())
         for name, picture in found.items()
         if picture is not None
     )

@@ -42,7 +42,11 @@ _KEYS = ("target", "rule", "layer", "severity", "fingerprint")
 def entries_of(report: AuditReport, folder: Path) -> tuple[BaselineEntry, ...]:
     """The findings of an audit as a baseline in `folder` holds them, in a fixed order."""
     entries = {
-        entry for model in report.models for entry in _entries(model, model.findings, folder)
+        BaselineEntry(
+            name_from(folder, model.target), it.rule, it.layer, it.severity, it.fingerprint
+        )
+        for model in report.models
+        for it in model.findings
     }
     return tuple(sorted(entries, key=_order))
 
@@ -103,11 +107,7 @@ def compare(
 ) -> AuditReport:
     """Set the known findings apart, and name those of the baseline that are gone.
 
-    Args:
-        report: A finished audit, suppression done.
-        entries: The baseline.
-        folder: Where the baseline lies.
-        file: Its name for the user.
+    The report has its suppression done. The baseline lies in `folder`, the user calls it `file`.
     """
     by_target: dict[str, list[BaselineEntry]] = {}
     for entry in entries:
@@ -152,7 +152,11 @@ def _compared(
             (changed if (finding.rule, layer) in known_for else fresh).append(finding)
         where = "the model" if layer is None else f"layer {layer}"
         for finding in fresh:
-            worse = [it for it in gone if it.layer == layer and _worse(it.severity, finding)]
+            worse = [
+                entry
+                for entry in gone
+                if entry.layer == layer and entry.severity.rank > finding.severity.rank
+            ]
             if worse:
                 rules = ", ".join(sorted({entry.rule for entry in worse}))
                 notes.append(f"{finding.rule} on {where} is what is left of {rules}: not new")
@@ -175,19 +179,8 @@ def _compared(
     )
 
 
-def _worse(severity: Severity, finding: Finding) -> bool:
-    return severity.rank > finding.severity.rank
-
-
 def _layer_order(finding: Finding) -> tuple[bool, str]:
     return finding.layer is None, finding.layer or ""
-
-
-def _entries(
-    model: ModelReport, findings: Iterable[Finding], folder: Path
-) -> Iterable[BaselineEntry]:
-    name = name_from(folder, model.target)
-    return (BaselineEntry(name, it.rule, it.layer, it.severity, it.fingerprint) for it in findings)
 
 
 def _order(entry: BaselineEntry) -> tuple[str, bool, str, str, str]:

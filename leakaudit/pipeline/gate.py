@@ -9,14 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from leakaudit.findings import (
-    AuditReport,
-    BaselineEntry,
-    Finding,
-    ModelReport,
-    Severity,
-    Status,
-)
+from leakaudit.findings import AuditReport, BaselineEntry, Finding, ModelReport, Severity, Status
 from leakaudit.pipeline.suppress import describe
 
 _SHOWN = 5  # entries that one line names
@@ -44,9 +37,7 @@ def exit_code(report: AuditReport, fail_on: Severity, evidence: Evidence = Evide
 
 
 def incomplete(
-    model: ModelReport,
-    fail_on: Severity = Severity.NOTE,
-    evidence: Evidence = Evidence.FLAGGED,
+    model: ModelReport, fail_on: Severity = Severity.NOTE, evidence: Evidence = Evidence.FLAGGED
 ) -> str | None:
     """One line on why an audit is incomplete and what to do; None where it is complete."""
     if model.error:

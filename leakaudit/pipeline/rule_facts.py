@@ -9,12 +9,12 @@ from math import prod
 from leakaudit.counting.count import READS_STORED, count, verdict
 from leakaudit.counting.geometry import geometry_of
 from leakaudit.facts.fact import QUALITY_TEXT, Derivation, Kind, Quality, value
-from leakaudit.facts.general import AffineGradient
+from leakaudit.facts.general import AffineGradient, activations
 from leakaudit.findings import LayerReport, LeakPathReport, StopKind, Verdict
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.path import LeakPath
-from leakaudit.operators import Add, Sub, Unsupported
-from leakaudit.operators.arithmetic import AddedParameterGradient, BranchValue
+from leakaudit.operators import Unsupported
+from leakaudit.operators.arithmetic import AddedParameterGradient, BranchValue, Sum
 from leakaudit.rules.engine import LayerFacts, ModelFacts
 
 
@@ -156,7 +156,8 @@ def model_facts(
     branches = [
         name
         for name in _passed(path, AffineGradient, BranchValue)
-        if isinstance(graph.node(name).op, Add | Sub) and _operands(graph, name) > 1
+        if isinstance(graph.node(name).op, Sum)
+        and len(activations(path.knowledge, graph.node(name))) > 1
     ]
     return ModelFacts(
         symbols={
@@ -192,11 +193,6 @@ def model_facts(
 def _passed(path: LeakPath, *kinds: type[Derivation]) -> list[str]:
     """Nodes at which the path takes a step of these kinds, in the order of the path."""
     return list(dict.fromkeys(step.node for step in path.steps if isinstance(step, kinds)))
-
-
-def _operands(graph: Graph, name: str) -> int:
-    """How many of a node's inputs are activations."""
-    return sum(operand in graph.tensors for operand in graph.node(name).inputs)
 
 
 def _moved_from(graph: Graph, tensor: str) -> str:

@@ -17,12 +17,9 @@ def suppress(
 ) -> AuditReport:
     """Set the findings that an `Ignore` matches apart, under the reason of the first that does.
 
-    Args:
-        report: A finished audit.
-        ignores: What to suppress, the rules by their ids.
-        folder: Patterns for targets are seen from here.
-        whole: The run is over all targets of the configuration, so that an `Ignore` for a target
-            that is not among them is unused, and not merely not asked for this time.
+    Patterns for targets are seen from `folder`. A `whole` run is over all targets of the
+    configuration, so that an `Ignore` for a target that is not among them is unused, and not merely
+    not asked for this time.
     """
     matched: Counter[int] = Counter()
     models = []

@@ -11,8 +11,7 @@ from operator_case import Case
 from operator_cases import CASES
 
 from leakaudit.execute import run
-from leakaudit.facts.gradient_rank import GradientRank
-from leakaudit.facts.gradient_ranks import passed_back
+from leakaudit.facts.gradient_rank import GradientRank, passed_back
 from leakaudit.graph import Graph, Node, Parameter, Tensor
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "operators": {"graph", "counting", "facts"},
     "sandbox": {"errors"},
     "frontends": {"graph", "operators", "errors", "sandbox"},
-    "leakpath": {"graph", "facts", "findings"},
+    "leakpath": {"graph", "counting", "facts", "findings"},
     "rules": {"findings", "errors"},
     "report": {"findings", "errors"},
     "config": {"findings", "errors", "sandbox"},

@@ -20,7 +20,7 @@ from leakaudit.operators.moved import Moves
     ("base", "left_out"),
     [
         (ops.Operator, ["derive", "gradient_bound", "output_shapes", "stop"]),
-        (ops.Activation, ["saturation_levels", "invertible", "monotone"]),
+        (ops.Activation, ["invertible", "monotone", "saturation_levels"]),
         (Opaque, ["gradient_bound", "output_shapes", "reason"]),
         (Affine, ["gradient_bound", "output_shapes", "stop"]),
         (Moves, ["gradient_bound", "keeps", "output_shapes"]),

@@ -12,14 +12,7 @@ from leakaudit.errors import UsageError
 from leakaudit.findings import ModelReport
 from leakaudit.pipeline.audit import AuditOptions, Progress, audit_each
 from leakaudit.pipeline.many.dask import connected, dask_stream
-from leakaudit.pipeline.many.work import (
-    Outcome,
-    Stream,
-    WorkItem,
-    collect,
-    perform,
-    work_items,
-)
+from leakaudit.pipeline.many.work import Outcome, Stream, WorkItem, collect, perform, work_items
 
 
 def process_stream(processes: int) -> Stream:
@@ -106,11 +99,8 @@ def audit_many(
 ) -> list[ModelReport]:
     """Audit several targets (no folders), several at a time; the reports are in their order.
 
-    Args:
-        audits: Targets and how to audit each.
-        progress: Told how many are done.
-        jobs: Processes on this machine, 0 for one per core.
-        cluster: Address of a Dask scheduler that gets the work instead, None for this machine.
+    They run in `jobs` processes of this machine, 0 for one per core, or else on the workers of the
+    Dask scheduler at the address `cluster`.
 
     Raises:
         UsageError: The options do not fit a model, or the cluster cannot be used.

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from leakaudit.errors import AuditError, UsageError
 from leakaudit.findings import ModelReport
-from leakaudit.frontends import registry
-from leakaudit.pipeline.audit import AuditOptions, Progress, audit
+from leakaudit.pipeline.audit import AuditOptions, Progress, audit, failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,6 @@ class WorkItem:
         target: What to audit, as the user named it.
         options: How.
         folder: What relative paths start from.
-        file_format: Of the target.
         is_file: Whether the target is a file, seen from here.
     """
 
@@ -37,13 +35,11 @@ class WorkItem:
     target: str
     options: AuditOptions
     folder: str
-    file_format: str
     is_file: bool
 
     def failed(self, reason: str, remedy: str) -> Outcome:
         """The outcome of an audit that could not be made."""
-        error = str(AuditError(self.target, reason, remedy))
-        return Outcome(self.index, ModelReport(self.target, self.file_format, None, error=error))
+        return Outcome(self.index, failed(self.target, AuditError(self.target, reason, remedy)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +87,9 @@ def work_items(audits: Sequence[tuple[str, AuditOptions]]) -> list[WorkItem]:
     """Work items of targets that are no folders, in the order of the report."""
     folder = str(Path.cwd())
     return [
-        WorkItem(index, target, options, folder, _format(target), Path(target).is_file())
+        WorkItem(index, target, options, folder, Path(target).is_file())
         for index, (target, options) in enumerate(audits)
     ]
-
-
-def _format(target: str) -> str:
-    try:
-        return registry.format_of(target)
-    except AuditError:
-        return "unknown"
 
 
 def collect(items: Sequence[WorkItem], stream: Stream, progress: Progress) -> list[ModelReport]:
@@ -123,14 +112,11 @@ def collect(items: Sequence[WorkItem], stream: Stream, progress: Progress) -> li
             first = min(errors, default=None)
             if first is not None and all(i in reports for i in range(first)):
                 raise UsageError(errors[first])
-            progress(f"{len(reports)} of {len(items)} models audited, last {_last(items, outcome)}")
+            last = items[outcome.index].target
+            progress(f"{len(reports)} of {len(items)} models audited, last {last}")
     finally:
         with warnings.catch_warnings():
             # joblib warns of the results that nobody collects any more.
             warnings.simplefilter("ignore")
             outcomes.close()
     return [reports[item.index] for item in items]
-
-
-def _last(items: Sequence[WorkItem], outcome: Outcome) -> str:
-    return items[outcome.index].target
