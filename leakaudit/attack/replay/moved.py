@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.attack.replay.general import compute
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
+from leakaudit.execute import compute
 from leakaudit.facts.fact import value
 from leakaudit.graph import Node
 from leakaudit.operators.moved import MovedValue
@@ -54,6 +54,7 @@ def _numbers(state: State, node: Node, tensor: str, like: Tensor) -> Tensor:
     }
     sent = []
     for sign in (1, -1):
-        outputs = compute(node, state, {**values, tensor: sign * count.reshape(shape)})
+        values[tensor] = sign * count.reshape(shape)
+        outputs = compute(state.graph, node, values, state.weights)
         sent.append(torch.cat([output.reshape(-1) for output in outputs]))
     return torch.where(sent[0] == -sent[1], sent[0], 0).long()
