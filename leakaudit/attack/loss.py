@@ -1,4 +1,4 @@
-"""The losses of the threat model, and what they say about the scale of a bias-free head."""
+"""What the losses of the threat model say about the scale of a bias-free head."""
 
 from __future__ import annotations
 
@@ -8,37 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 LOSSES = ("cross-entropy", "bce", "mse")
-
-
-def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tensor:
-    """The target of the probe: the class that the network finds least likely.
-
-    It gives the largest gradient, which is the worst case for privacy; an example that the network
-    already classifies with certainty has a gradient of 0 and leaks nothing.
-
-    Args:
-        loss: `cross-entropy`, `bce` or `mse`.
-        z: Network output (B, classes, ..).
-        generator: Seeded, for the targets of a regression.
-    """
-    if loss == "cross-entropy":
-        return z.detach().argmin(dim=1)
-    if loss == "bce":
-        return (z.detach() < 0).to(z.dtype)
-    return torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z)
-
-
-def loss_value(loss: str, z: Tensor, target: Tensor) -> Tensor:
-    """The mean loss over the batch, as torch defines it; z (B, classes, ..)."""
-    if loss == "cross-entropy":
-        return F.cross_entropy(z, target)
-    if loss == "bce":
-        return F.binary_cross_entropy_with_logits(z, target)
-    return F.mse_loss(z, target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.attack.loss import loss_value, worst_case_target
 from leakaudit.execute import run
 from leakaudit.graph import Graph
 
@@ -98,3 +98,30 @@ def share_gradient(
         },
         activation_gradients=inner,
     )
+
+
+def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tensor:
+    """The target of the probe: the class that the network finds least likely.
+
+    It gives the largest gradient, which is the worst case for privacy; an example that the network
+    already classifies with certainty has a gradient of 0 and leaks nothing.
+
+    Args:
+        loss: `cross-entropy`, `bce` or `mse`.
+        z: Network output (B, classes, ..).
+        generator: Seeded, for the targets of a regression.
+    """
+    if loss == "cross-entropy":
+        return z.detach().argmin(dim=1)
+    if loss == "bce":
+        return (z.detach() < 0).to(z.dtype)
+    return torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z)
+
+
+def loss_value(loss: str, z: Tensor, target: Tensor) -> Tensor:
+    """The mean loss over the batch, as torch defines it; z (B, classes, ..)."""
+    if loss == "cross-entropy":
+        return F.cross_entropy(z, target)
+    if loss == "bce":
+        return F.binary_cross_entropy_with_logits(z, target)
+    return F.mse_loss(z, target)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakaudit.equations.axes import per_channel, torch_padding, without_padding
+from leakaudit.graph import Graph, Node
 from leakaudit.operators import Conv
 
 
@@ -66,6 +67,12 @@ class Convolution:
             return padded
         return without_padding(padded, self.op.padding_begin, self.input_shape[2:])
 
+    def read_pixels(self, w: Tensor) -> Tensor:
+        """Mask (B, N, H..) of the unknowns that some output depends on; w is not read."""
+        ones = torch.ones_like(w)
+        o = self.output(ones.new_ones(self.input_shape), ones)
+        return self.input_gradient(torch.ones_like(o), ones) > 0.5
+
     def _backward(self, G: Tensor, x: Tensor, w: Tensor, *, weight: bool) -> Tensor:
         gradients = torch.ops.aten.convolution_backward.default(
             G,
@@ -82,6 +89,14 @@ class Convolution:
         )
         result: Tensor = gradients[1 if weight else 0]
         return result
+
+
+def convolution_of(graph: Graph, node: Node) -> Convolution:
+    """The maps of a convolution at the graph's shapes."""
+    if not isinstance(node.op, Conv):
+        raise TypeError(f"{node.name} is not a convolution")
+    weight = graph.parameters[node.parameter("weight") or ""]
+    return Convolution(node.op, graph.tensors[node.inputs[0]].shape, weight.shape)
 
 
 def convolve(

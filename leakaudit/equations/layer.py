@@ -8,19 +8,10 @@ import torch
 from torch import Tensor
 
 from leakaudit.counting.geometry import geometry_of
-from leakaudit.equations.convolution import Convolution, add_channel_bias
+from leakaudit.equations.convolution import add_channel_bias, convolution_of
 from leakaudit.equations.known import Known
 from leakaudit.equations.system import LayerSystem
 from leakaudit.graph import Graph, Node
-from leakaudit.operators import Conv
-
-
-def convolution_of(graph: Graph, node: Node) -> Convolution:
-    """The maps of a Conv node at the graph's shapes."""
-    if not isinstance(node.op, Conv):
-        raise TypeError(f"{node.name} is not a convolution")
-    weight = graph.parameters[node.parameter("weight") or ""]
-    return Convolution(node.op, graph.tensors[node.inputs[0]].shape, weight.shape)
 
 
 def layer_system(
@@ -37,7 +28,7 @@ def layer_system(
 
     Args:
         graph: The network.
-        node: A Conv node.
+        node: A convolution.
         weights: Parameters by name, float64.
         gradients: Observed parameter gradients by name, float64.
         G: dl/do (B, F, O..).
@@ -61,11 +52,3 @@ def layer_system(
         mask=mask,
         precision=precision,
     )
-
-
-def read_pixels(layer: Convolution, w: Tensor) -> Tensor:
-    """Mask (B, N, H..) of the unknowns that some output depends on."""
-    ones = torch.ones_like(w)
-    probe = torch.ones(layer.input_shape, dtype=w.dtype, device=w.device)
-    reads = layer.input_gradient(torch.ones_like(layer.output(probe, ones)), ones)
-    return reads > 0.5

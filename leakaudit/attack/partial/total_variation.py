@@ -37,12 +37,11 @@ def differences_adjoint(d: Tensor) -> Tensor:
     return x
 
 
-def total_variation(x: Tensor) -> float:
-    """Sum over the pixels of the length of their gradient, both axes and all channels together."""
-    return float(differences(x).square().sum(dim=(0, 2)).sqrt().sum())
-
-
 def shrink(d: Tensor, threshold: float) -> Tensor:
-    """Shorten each pixel's gradient by `threshold`, to 0 at most: the proximal map of the above."""
+    """Shorten each pixel's gradient by `threshold`, to 0 at most.
+
+    The proximal map of the total variation, the sum over the pixels of the length of their
+    gradient, both axes and all channels together.
+    """
     length = d.square().sum(dim=(0, 2), keepdim=True).sqrt()
     return d * (1 - threshold / length.clamp_min(threshold))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.signs.pattern import decide_pattern
 from leakaudit.attack.signs.saturation import saturated_exactly
 from leakaudit.attack.state import PathBroken, State
@@ -82,7 +81,7 @@ def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     if y.mask is not None:
         mask &= y.mask
     # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
-    error = y.error if op.straight else y.error + rounding(state, y.tensor)
+    error = y.error if op.straight else y.error + state.rounding(y.tensor)
     slopes = derivative(op, y.tensor, slope).abs()
     if not op.straight:
         mask &= ~_saturated(o, slopes, mask, error)

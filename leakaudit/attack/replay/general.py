@@ -63,8 +63,7 @@ def pull_back(step: Derivation, state: State) -> Known:
 def bias_gradient(step: Derivation, state: State) -> Known:
     """dl/dy = db where each element of a bias is read once."""
     node = state.graph.node(step.node)
-    db = state.gradients[node.parameter("bias") or ""]
-    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))
+    return state.shaped(node.outputs[0], state.gradients[node.parameter("bias") or ""])
 
 
 def unused_gradient(step: general.UnusedGradient, state: State) -> Known:

@@ -20,7 +20,6 @@ from torch import Tensor
 from leakaudit.attack.state import State
 from leakaudit.equations.axes import per_channel, per_filter
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import layer_system
 from leakaudit.equations.linear_maps import gradient_equations, weight_equations
 from leakaudit.equations.system import LayerSystem
 from leakaudit.graph import Node
@@ -95,10 +94,7 @@ def fit_pattern(
     last: _Misfit | None = None
     ahead = _AHEAD_OF_ALL
     for _ in range(TRIES):
-        G, o = activation.output_gradient(on), activation.output(on)
-        system = layer_system(
-            state.graph, node, state.weights, state.gradients, G=G, o=o, precision=state.precision
-        )
+        system = state.system(node, activation.output_gradient(on), activation.output(on))
         x = solve_layer(system, state.memory).x
         misfit = _Misfit(system, db, activation, x)
         tried.append(f"{misfit.relative:.1e}")
