@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leakaudit.errors import UsageError
 from leakaudit.execute import run
 from leakaudit.graph import Graph
 
@@ -18,6 +19,20 @@ GRADIENT_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that confirmation runs on; `auto` takes CUDA where there is one.
+
+    Raises:
+        UsageError: CUDA was asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        built = "no GPU is visible" if torch.version.cuda else "this torch is built without CUDA"
+        raise UsageError(f"--device cuda: {built}; use --device cpu or auto")
+    return torch.device(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,9 @@ class Convolution:
         return list(self.op.padding_begin) if self._symmetric else [0] * len(self.op.kernel)
 
     def _padded(self, x: Tensor) -> Tensor:
-        return (
-            x
-            if self._symmetric
-            else F.pad(x, torch_padding(self.op.padding_begin, self.op.padding_end))
-        )
+        if self._symmetric:
+            return x
+        return F.pad(x, torch_padding(self.op.padding_begin, self.op.padding_end))
 
     def output(self, x: Tensor, w: Tensor) -> Tensor:
         """o = w * x without bias."""
@@ -58,11 +56,8 @@ class Convolution:
 
     def input_gradient(self, G: Tensor, w: Tensor) -> Tensor:
         """dl/dx: the transposed convolution, the adjoint of `output` in x."""
-        if self._symmetric:
-            shape = self.input_shape
-        else:
-            shape = tuple(self._padded(G.new_empty(()).expand(self.input_shape)).shape)
-        padded = self._backward(G, G.new_empty(()).expand(shape), w, weight=False)
+        x = self._padded(G.new_empty(()).expand(self.input_shape))  # only its shape is read
+        padded = self._backward(G, x, w, weight=False)
         if self._symmetric:
             return padded
         return without_padding(padded, self.op.padding_begin, self.input_shape[2:])
@@ -74,18 +69,10 @@ class Convolution:
         return self.input_gradient(torch.ones_like(o), ones) > 0.5
 
     def _backward(self, G: Tensor, x: Tensor, w: Tensor, *, weight: bool) -> Tensor:
+        op, free, padding = self.op, [0] * len(self.op.kernel), self._padding()
+        wanted = [not weight, weight, False]
         gradients = torch.ops.aten.convolution_backward.default(
-            G,
-            x,
-            w,
-            None,
-            list(self.op.stride),
-            self._padding(),
-            list(self.op.dilation),
-            False,
-            [0] * len(self.op.kernel),
-            self.op.groups,
-            [not weight, weight, False],
+            G, x, w, None, op.stride, padding, op.dilation, False, free, op.groups, wanted
         )
         result: Tensor = gradients[1 if weight else 0]
         return result
@@ -111,15 +98,7 @@ def convolve(
 ) -> Tensor:
     """torch's convolution without bias, of any number of spatial axes; `padding` on both sides."""
     o: Tensor = torch.ops.aten.convolution.default(
-        x,
-        w,
-        None,
-        list(stride),
-        list(padding),
-        list(dilation),
-        transposed,
-        [0] * len(stride),
-        groups,
+        x, w, None, stride, padding, dilation, transposed, [0] * len(stride), groups
     )
     return o
 

@@ -38,9 +38,8 @@ def layer_system(
     bias = weights.get(node.parameter("bias") or "")
     unbiased = mask = None
     if o is not None:
-        known = torch.ones_like(o.tensor, dtype=torch.bool) if o.mask is None else o.mask
-        unbiased = torch.where(known, add_channel_bias(o.tensor, bias, -1), 0.0)
-        mask = known.to(o.tensor.dtype)
+        unbiased = torch.where(o.where, add_channel_bias(o.tensor, bias, -1), 0.0)
+        mask = o.where.to(o.tensor.dtype)
     weight = node.parameter("weight") or ""
     return LayerSystem(
         convolution=convolution_of(graph, node),

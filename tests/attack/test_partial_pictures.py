@@ -14,8 +14,12 @@ from dense_reference import Case, layer
 
 from leakaudit.attack.partial.admm import Term, minimise
 from leakaudit.attack.partial.inequalities import Inequalities
-from leakaudit.attack.partial.picture import smoothest_picture
-from leakaudit.attack.partial.total_variation import differences, differences_adjoint, shrink
+from leakaudit.attack.partial.picture import (
+    differences,
+    differences_adjoint,
+    shrink,
+    smoothest_picture,
+)
 from leakaudit.bench.data import pictures
 from leakaudit.confirm.metrics import mse, psnr
 from leakaudit.confirm.partial_attempts import partial_leak

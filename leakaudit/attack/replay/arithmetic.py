@@ -34,8 +34,7 @@ def branch_value(step: BranchValue, state: State) -> Known:
         case Div():
             return Known(y.tensor * other, y.mask, error * float(other.abs().max()))
         case Mul(zeros=zeros) if zeros:
-            hidden = (other == 0).expand_as(y.tensor)
-            mask = ~hidden if y.mask is None else y.mask & ~hidden
+            mask = y.where & (other != 0)
             x = torch.where(mask, y.tensor / other, torch.zeros_like(y.tensor))
             return Known(x, mask, error / float(other[other != 0].abs().min()))
         case Mul():

@@ -147,12 +147,9 @@ class _Misfit:
     def flipped(self, on: Tensor, ahead: float) -> Tensor:
         """Flip the entries of which that explains the misfit best, the input corrected along.
 
-        Least squares for a change of the input and a share by which each uncertain entry flips.
-
-        Args:
-            on: The pattern that left this misfit.
-            ahead: Entries whose share is at least this much of the largest are flipped. Below 1,
-                one half suffices: such an entry came out nearer to the other value.
+        Least squares for a change of the input and a share by which each uncertain entry of `on`
+        flips. Those with at least `ahead` of the largest share are flipped; below 1, one half
+        suffices: such an entry came out nearer to the other value.
         """
         activation = self.activation
         step = (activation.above - activation.below) * activation.g
