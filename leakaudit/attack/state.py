@@ -9,8 +9,7 @@ from torch import Tensor
 
 from leakaudit.attack.loss import HeadSolution
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import layer_system
-from leakaudit.equations.system import LayerSystem
+from leakaudit.equations.system import LayerSystem, layer_system
 from leakaudit.facts.fact import Fact
 from leakaudit.graph import Graph, Node
 from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution

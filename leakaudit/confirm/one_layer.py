@@ -23,8 +23,7 @@ from leakaudit.confirm.recovered import RecoveredTensor, is_picture
 from leakaudit.counting.count import bound_of
 from leakaudit.equations.convolution import convolution_of
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import layer_system
-from leakaudit.equations.system import LayerSystem
+from leakaudit.equations.system import LayerSystem, layer_system
 from leakaudit.execute.activation import inverse
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node

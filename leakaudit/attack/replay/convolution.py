@@ -8,7 +8,6 @@ from leakaudit.attack.replay.activation import pre_activation
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.convolution import convolution_of
 from leakaudit.equations.known import Known
-from leakaudit.equations.system import LayerSystem
 from leakaudit.facts.fact import Kind, Quality, gradient, value
 from leakaudit.operators import Activation, convolution
 from leakaudit.operators.activation import ActivationInverse
@@ -47,7 +46,9 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
             system = state.system(node, G, output)
             solution = solve_layer(system, state.memory)
     state.solutions[step.node] = solution
-    if system.o is None and _vanished(system):
+    vanished = system.dw is not None and not bool(system.dw.any())
+    # Solving would give an input of zeros.
+    if output is None and vanished and G is not None and bool(G.any()):
         raise PathBroken(
             step.node,
             "every gradient of its weight is 0 though that of its output is not: they underflow "
@@ -56,7 +57,7 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
         )
     if solution.rank is not None and solution.rank < read:
         why = ""
-        if system.dw is not None and not bool(system.dw.any()):
+        if vanished:
             why = (
                 ": every gradient of its weight is 0: all outputs are inactive or saturated, or "
                 "the gradients are too small for the type they were sent in"
@@ -80,13 +81,6 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
     relative = max(ROUNDING * EPSILON, state.precision, solution.residual)
     relative *= solution.condition or 1e4
     return Known(solution.x, mask, relative * float(solution.x.abs().max()))
-
-
-def _vanished(system: LayerSystem) -> bool:
-    """Whether dl/dw is 0 throughout and dl/do is not: solving would give an input of zeros."""
-    if system.dw is None or system.G is None:
-        return False
-    return not bool(system.dw.any()) and bool(system.G.any())
 
 
 def _output(o: str, state: State) -> Known | None:

@@ -43,9 +43,9 @@ def decide_pattern(
     if isinstance(op, Relu) and bool((raw < 0).any()):
         # What came back below 0 shows how large the errors are.
         radius = min(radius, 3 * float(-raw.min()))
-    one = torch.ones_like(y)
     on = y > 0
-    piecewise = PiecewiseLinear(raw, g, one, derivative(op, -one, slope), radius)
+    slope_below = derivative(op, torch.full_like(y, -1), slope)
+    piecewise = PiecewiseLinear(raw, g, slope_below, radius)
     if radius > 0 and not _sums_fit(state, node, piecewise, on):
         on = fit_pattern(state, below, piecewise, on, bias_gradient(state, node))
     if state.precision > PRECISE:

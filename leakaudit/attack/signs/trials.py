@@ -43,31 +43,28 @@ _ROUNDING = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PiecewiseLinear:
-    """An activation that is linear above 0 and below, where its output was recovered.
+    """An activation with slope 1 above 0 and another one below, where its output was recovered.
 
     Attributes:
         y: Its recovered output (B, F, O..).
         g: dl/dy, same shape.
-        above: Slope above 0, broadcastable to y.
-        below: Slope below 0, likewise; 0 where the output does not show how far below.
+        below: Slope below 0, same shape; 0 where the output does not show how far below.
         radius: Outputs within this of 0 do not show their sign.
     """
 
     y: Tensor
     g: Tensor
-    above: Tensor
     below: Tensor
     radius: float
 
     def output_gradient(self, on: Tensor) -> Tensor:
         """dl/do for an activation pattern: which outputs are above 0."""
-        return self.g * torch.where(on, self.above, self.below)
+        return self.g * torch.where(on, 1.0, self.below)
 
     def output(self, on: Tensor) -> Known:
         """o as far as it is known: not where its sign is uncertain and a negative one is hidden."""
-        slope = torch.where(on, self.above, self.below)
-        shown = slope != 0
-        shown &= (self.y.abs() > self.radius) | (self.below != 0).expand_as(shown)
+        slope = torch.where(on, 1.0, self.below)
+        shown = (slope != 0) & ((self.y.abs() > self.radius) | (self.below != 0))
         o = torch.where(shown, self.y / torch.where(shown, slope, 1.0), 0.0)
         return Known(o, None if bool(shown.all()) else shown)
 
@@ -152,7 +149,7 @@ class _Misfit:
         suffices: such an entry came out nearer to the other value.
         """
         activation = self.activation
-        step = (activation.above - activation.below) * activation.g
+        step = (1 - activation.below) * activation.g
         step = torch.where(on, -step, step)
         # A priori an entry is wrong the more likely the nearer its output is to 0.
         near = torch.exp(-4.5 * (activation.y / activation.radius).square())
