@@ -1,4 +1,4 @@
-"""The losses of the threat model, and what they say about the scale of a bias-free head."""
+"""What the losses of the threat model say about the scale of a bias-free head."""
 
 from __future__ import annotations
 
@@ -8,37 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 LOSSES = ("cross-entropy", "bce", "mse")
-
-
-def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tensor:
-    """The target of the probe: the class that the network finds least likely.
-
-    It gives the largest gradient, which is the worst case for privacy; an example that the network
-    already classifies with certainty has a gradient of 0 and leaks nothing.
-
-    Args:
-        loss: `cross-entropy`, `bce` or `mse`.
-        z: Network output (B, classes, ..).
-        generator: Seeded, for the targets of a regression.
-    """
-    if loss == "cross-entropy":
-        return z.detach().argmin(dim=1)
-    if loss == "bce":
-        return (z.detach() < 0).to(z.dtype)
-    return torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z)
-
-
-def loss_value(loss: str, z: Tensor, target: Tensor) -> Tensor:
-    """The mean loss over the batch, as torch defines it; z (B, classes, ..)."""
-    if loss == "cross-entropy":
-        return F.cross_entropy(z, target)
-    if loss == "bce":
-        return F.binary_cross_entropy_with_logits(z, target)
-    return F.mse_loss(z, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +86,18 @@ def _scales(
     if loss == "bce":
         # torch means over the outputs: g = (σ(z) - t) / outputs, for both labels of one output.
         i = max(range(len(u)), key=lambda i: abs(u[i]))
+
+        def logistic(target: float, s: float) -> float:
+            return (_sigmoid(s * logits[i] + offsets[i]) - target) / len(u) - u[i] / s
+
         for target in (0.0, 1.0):
-            yield from _roots(
-                partial(_logistic_residual, logits[i], offsets[i], u[i], target, len(u)),
-                (1.0, -1.0),
-            )
+            yield from _roots(partial(logistic, target), (1.0, -1.0))
         return
+
+    def softmax(label: int, s: float) -> float:
+        z = [s * logit + offset for logit, offset in zip(logits, offsets, strict=True)]
+        return 1 / sum(math.exp(min(700.0, x - z[label])) for x in z) - 1 - u[label] / s
+
     # Only the label's entry of g = softmax - e_label is negative, which fixes the sign of s; for
     # two classes both signs are possible.
     for sign in (1.0, -1.0):
@@ -127,20 +105,7 @@ def _scales(
         others = [abs(x) for i, x in enumerate(u) if x * sign < 0 and i != label]
         # Rounding may turn the sign of entries that are nearly zero.
         if u[label] * sign < 0 and max(others, default=0.0) <= 1e-5 * abs(u[label]):
-            yield from _roots(partial(_softmax_residual, logits, offsets, u, label), (sign,))
-
-
-def _logistic_residual(
-    logit: float, offset: float, u: float, target: float, outputs: int, s: float
-) -> float:
-    return (_sigmoid(s * logit + offset) - target) / outputs - u / s
-
-
-def _softmax_residual(
-    logits: list[float], offsets: list[float], u: list[float], label: int, s: float
-) -> float:
-    z = [s * logit + offset for logit, offset in zip(logits, offsets, strict=True)]
-    return 1 / sum(math.exp(min(700.0, x - z[label])) for x in z) - 1 - u[label] / s
+            yield from _roots(partial(softmax, label), (sign,))
 
 
 def _roots(residual: Callable[[float], float], signs: tuple[float, ...]) -> Iterator[float]:

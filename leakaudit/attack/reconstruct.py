@@ -7,22 +7,22 @@ that holds them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from leakaudit.attack.loss import LOSSES, HeadSolution, solve_head
+from leakaudit.attack.loss import LOSSES, HeadSolution
 from leakaudit.attack.partial.open_layer import OpenLayer, open_layers
 from leakaudit.attack.replay import walk
+from leakaudit.attack.replay.dense import head_solutions
 from leakaudit.attack.simulate import simulate_gradients
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.facts.fact import Derivation, Kind, Quality, gradient, value
 from leakaudit.graph import Graph
 from leakaudit.leakpath.path import LeakPath, derivation_tree, find_leak_path
-from leakaudit.operators import Conv, Linear
 from leakaudit.operators.dense import ValueFromLoss
 from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
 
@@ -111,10 +111,12 @@ def reconstruct(
         return Reconstruction(target, {}, {}, end, None, (str(end),))
 
     side_paths = _side_paths(path)
-    heads: list[HeadSolution | None] = list(_heads(path, exact, observed)) or [None]
+    start = State(graph, exact, observed, precision, loss, memory=memory)
+    head = next((step for step in path.steps if isinstance(step, ValueFromLoss)), None)
+    heads: Sequence[HeadSolution | None] = (head_solutions(head, start) if head else []) or [None]
     tried: list[tuple[tuple[float, float], Reconstruction, State]] = []
-    for number, head in enumerate(heads, start=1):
-        state = State(graph, exact, observed, precision, loss, head, memory)
+    for number, completion in enumerate(heads, start=1):
+        state = State(graph, exact, observed, precision, loss, completion, memory)
         broken = walk(path.steps, state)
         for steps in side_paths:
             # What breaks off beside the path takes nothing away from it.
@@ -164,24 +166,6 @@ def overflow(gradients: Mapping[str, Tensor]) -> str:
     return "; ".join(said)
 
 
-def _heads(
-    path: LeakPath, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-) -> list[HeadSolution]:
-    graph = path.knowledge.graph
-    for step in path.steps:
-        if isinstance(step, ValueFromLoss):
-            node = graph.node(step.node)
-            name = node.parameter("weight") or ""
-            W, dW = weights[name], gradients[name]
-            if isinstance(node.op, Linear) and node.op.transposed:
-                W, dW = W.T, dW.T
-            alpha = node.op.alpha if isinstance(node.op, Linear) else 1.0
-            bias = node.parameter("bias")
-            offset = weights[bias] * node.op.beta if bias and isinstance(node.op, Linear) else None
-            return list(solve_head(path.knowledge.loss, dW / alpha, alpha * W, offset))
-    return []
-
-
 def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
     """The derivations of layer inputs that are known too, but not on the way to the target."""
     known = path.knowledge
@@ -189,8 +173,7 @@ def _side_paths(path: LeakPath) -> list[tuple[Derivation, ...]]:
     facts = dict.fromkeys(
         value(node.inputs[0])
         for node in known.graph.nodes
-        if isinstance(node.op, Conv | Linear)
-        and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
+        if node.op.is_layer and (known.quality(value(node.inputs[0])) or 0) > Quality.SCALED
     )
     end = path.target.tensor if path.target else None
     if end is not None and end not in known.graph.inputs and known.exact(gradient(end)):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from leakaudit.attack.loss import HeadSolution
 from leakaudit.equations.known import Known
+from leakaudit.equations.system import LayerSystem, layer_system
 from leakaudit.facts.fact import Fact
-from leakaudit.graph import Graph
+from leakaudit.graph import Graph, Node
 from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
 
 
@@ -61,3 +62,24 @@ class State:
     decided: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Known] = field(default_factory=dict)
     attempts: list[str] = field(default_factory=list)
+
+    def shaped(self, tensor: str, numbers: Tensor, error: float = 0.0) -> Known:
+        """Numbers in the shape that a tensor of the graph has."""
+        return Known(numbers.reshape(self.graph.tensors[tensor].shape), error=error)
+
+    def rounding(self, x: Tensor) -> float:
+        """The largest absolute error to expect in x, and in differences that start from it.
+
+        Every step before rounded a little: an estimate from above. A product with 0 is 0 exactly,
+        but a difference of two recovered numbers is not: where an output of ReLU is computed so,
+        what is off comes back as this much.
+        """
+        return 100 * self.precision * float(x.abs().max()) if x.numel() else 0.0
+
+    def system(self, node: Node, G: Tensor | None, o: Known | None) -> LayerSystem:
+        """The equations of a convolution: gradient constraints where dl/do (B, F, O..) is given,
+        weight constraints where its output is."""
+        gradients = {} if G is None else self.gradients
+        return layer_system(
+            self.graph, node, self.weights, gradients, G=G, o=o, precision=self.precision
+        )

@@ -26,7 +26,7 @@ from leakaudit.confirm.client import share_gradient
 from leakaudit.confirm.confirm import load_weights
 from leakaudit.confirm.metrics import mse
 from leakaudit.confirm.probes import make_probe
-from leakaudit.equations.layer import convolution_of
+from leakaudit.equations.convolution import convolution_of
 from leakaudit.solvers.solve import solve_layer
 
 # filters, kernel, stride, activation of the single layers: VGG's first, ResNet's, AlexNet's. Behind

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakaudit.attack.loss import loss_value, worst_case_target
 from leakaudit.bench.baselines.dlg import Dlg
 from leakaudit.bench.baselines.interface import Attack
 from leakaudit.bench.baselines.rconv import RConv
@@ -19,7 +18,7 @@ from leakaudit.bench.baselines.rgap import Rgap
 from leakaudit.bench.data import Picture, pictures
 from leakaudit.bench.machine import environment, measure
 from leakaudit.bench.results_io import ResultFile, as_table
-from leakaudit.confirm.client import GRADIENT_DTYPES
+from leakaudit.confirm.client import GRADIENT_DTYPES, loss_value, worst_case_target
 from leakaudit.confirm.confirm import load_weights
 from leakaudit.confirm.metrics import mse, psnr, ssim
 from leakaudit.errors import UsageError

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from leakaudit.attack.loss import loss_value, worst_case_target
+from leakaudit.errors import UsageError
 from leakaudit.execute import run
 from leakaudit.graph import Graph
 
@@ -18,6 +19,20 @@ GRADIENT_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that confirmation runs on; `auto` takes CUDA where there is one.
+
+    Raises:
+        UsageError: CUDA was asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        built = "no GPU is visible" if torch.version.cuda else "this torch is built without CUDA"
+        raise UsageError(f"--device cuda: {built}; use --device cpu or auto")
+    return torch.device(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +113,30 @@ def share_gradient(
         },
         activation_gradients=inner,
     )
+
+
+def worst_case_target(loss: str, z: Tensor, generator: torch.Generator) -> Tensor:
+    """The target of the probe: the class that the network finds least likely.
+
+    It gives the largest gradient, which is the worst case for privacy; an example that the network
+    already classifies with certainty has a gradient of 0 and leaks nothing.
+
+    Args:
+        loss: `cross-entropy`, `bce` or `mse`.
+        z: Network output (B, classes, ..).
+        generator: Seeded, for the targets of a regression.
+    """
+    if loss == "cross-entropy":
+        return z.detach().argmin(dim=1)
+    if loss == "bce":
+        return (z.detach() < 0).to(z.dtype)
+    return torch.rand(z.shape, generator=generator, dtype=torch.float64).to(z)
+
+
+def loss_value(loss: str, z: Tensor, target: Tensor) -> Tensor:
+    """The mean loss over the batch, as torch defines it; z (B, classes, ..)."""
+    if loss == "cross-entropy":
+        return F.cross_entropy(z, target)
+    if loss == "bce":
+        return F.binary_cross_entropy_with_logits(z, target)
+    return F.mse_loss(z, target)

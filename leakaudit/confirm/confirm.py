@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.reconstruct import Reconstruction, reconstruct
-from leakaudit.confirm.client import GRADIENT_DTYPES, SharedGradient, share_gradient
+from leakaudit.confirm.client import GRADIENT_DTYPES, SharedGradient, choose_device, share_gradient
 from leakaudit.confirm.given_output import solve_given_output
 from leakaudit.confirm.one_layer import (
     confirm_locally,
@@ -26,7 +26,6 @@ from leakaudit.confirm.recovered import Recovered, RecoveredTensor, RecoveredUpT
 from leakaudit.equations.known import Known
 from leakaudit.errors import AuditError
 from leakaudit.execute import NotExecutable
-from leakaudit.execute.device import choose_device
 from leakaudit.facts.fact import Quality, value
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node

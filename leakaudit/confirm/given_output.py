@@ -18,7 +18,7 @@ from torch import Tensor
 from leakaudit.confirm.client import SharedGradient
 from leakaudit.confirm.recovered import RecoveredTensor
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import layer_system
+from leakaudit.equations.system import layer_system
 from leakaudit.findings import Confirmation, Scope
 from leakaudit.graph import Graph, Node
 from leakaudit.solvers.dense import factorise

@@ -21,8 +21,9 @@ from leakaudit.confirm.partial_attempts import partial_leak
 from leakaudit.confirm.probes import is_image_shape, make_probe
 from leakaudit.confirm.recovered import RecoveredTensor, is_picture
 from leakaudit.counting.count import bound_of
+from leakaudit.equations.convolution import convolution_of
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import convolution_of, layer_system
+from leakaudit.equations.system import layer_system
 from leakaudit.execute.activation import inverse
 from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node

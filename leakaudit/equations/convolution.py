@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakaudit.equations.axes import per_channel, torch_padding, without_padding
+from leakaudit.graph import Graph, Node
 from leakaudit.operators import Conv
 
 
@@ -39,11 +40,9 @@ class Convolution:
         return list(self.op.padding_begin) if self._symmetric else [0] * len(self.op.kernel)
 
     def _padded(self, x: Tensor) -> Tensor:
-        return (
-            x
-            if self._symmetric
-            else F.pad(x, torch_padding(self.op.padding_begin, self.op.padding_end))
-        )
+        if self._symmetric:
+            return x
+        return F.pad(x, torch_padding(self.op.padding_begin, self.op.padding_end))
 
     def output(self, x: Tensor, w: Tensor) -> Tensor:
         """o = w * x without bias."""
@@ -57,31 +56,34 @@ class Convolution:
 
     def input_gradient(self, G: Tensor, w: Tensor) -> Tensor:
         """dl/dx: the transposed convolution, the adjoint of `output` in x."""
-        if self._symmetric:
-            shape = self.input_shape
-        else:
-            shape = tuple(self._padded(G.new_empty(()).expand(self.input_shape)).shape)
-        padded = self._backward(G, G.new_empty(()).expand(shape), w, weight=False)
+        x = self._padded(G.new_empty(()).expand(self.input_shape))  # only its shape is read
+        padded = self._backward(G, x, w, weight=False)
         if self._symmetric:
             return padded
         return without_padding(padded, self.op.padding_begin, self.input_shape[2:])
 
+    def read_pixels(self, w: Tensor) -> Tensor:
+        """Mask (B, N, H..) of the unknowns that some output depends on; w is not read."""
+        ones = torch.ones_like(w)
+        o = self.output(ones.new_ones(self.input_shape), ones)
+        return self.input_gradient(torch.ones_like(o), ones) > 0.5
+
     def _backward(self, G: Tensor, x: Tensor, w: Tensor, *, weight: bool) -> Tensor:
+        op, free, padding = self.op, [0] * len(self.op.kernel), self._padding()
+        wanted = [not weight, weight, False]
         gradients = torch.ops.aten.convolution_backward.default(
-            G,
-            x,
-            w,
-            None,
-            list(self.op.stride),
-            self._padding(),
-            list(self.op.dilation),
-            False,
-            [0] * len(self.op.kernel),
-            self.op.groups,
-            [not weight, weight, False],
+            G, x, w, None, op.stride, padding, op.dilation, False, free, op.groups, wanted
         )
         result: Tensor = gradients[1 if weight else 0]
         return result
+
+
+def convolution_of(graph: Graph, node: Node) -> Convolution:
+    """The maps of a convolution at the graph's shapes."""
+    if not isinstance(node.op, Conv):
+        raise TypeError(f"{node.name} is not a convolution")
+    weight = graph.parameters[node.parameter("weight") or ""]
+    return Convolution(node.op, graph.tensors[node.inputs[0]].shape, weight.shape)
 
 
 def convolve(
@@ -96,15 +98,7 @@ def convolve(
 ) -> Tensor:
     """torch's convolution without bias, of any number of spatial axes; `padding` on both sides."""
     o: Tensor = torch.ops.aten.convolution.default(
-        x,
-        w,
-        None,
-        list(stride),
-        list(padding),
-        list(dilation),
-        transposed,
-        [0] * len(stride),
-        groups,
+        x, w, None, stride, padding, dilation, transposed, [0] * len(stride), groups
     )
     return o
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,8 @@ class Known:
     tensor: Tensor
     mask: Tensor | None = None
     error: float = 0.0
+
+    @property
+    def where(self) -> Tensor:
+        """Where it is known, everywhere if need be."""
+        return torch.ones_like(self.tensor, dtype=torch.bool) if self.mask is None else self.mask

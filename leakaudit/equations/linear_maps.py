@@ -1,9 +1,12 @@
-"""The equations of one convolution as linear operators on its input, matrix-free."""
+"""The equations of one convolution as linear operators on its input, matrix-free.
+
+`mv` takes x of the layer's input shape (B, N, H..), `rmv` gives that shape, and the two are
+adjoint: <mv(x), y> = <x, rmv(y)>.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,21 +14,6 @@ from torch import Tensor
 from leakaudit.equations.axes import per_channel, per_filter
 from leakaudit.equations.convolution import Convolution
 from leakaudit.equations.system import LayerSystem
-
-
-class LinearOperator(Protocol):
-    """A linear map from the layer's input to equations.
-
-    `mv` and `rmv` are adjoint: <mv(x), y> = <x, rmv(y)>.
-    """
-
-    def mv(self, x: Tensor) -> Tensor:
-        """Apply to x of the layer's input shape (B, N, H..)."""
-        ...
-
-    def rmv(self, y: Tensor) -> Tensor:
-        """Apply the adjoint; returns the layer's input shape."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +62,10 @@ class WeightConstraints:
 
     def right_hand_side(self, o: Tensor) -> Tensor:
         """The known o - b (B, F, O..) as this operator scales it."""
-        scaled = o * per_channel(self.scale, o)
-        return torch.where(self.mask > 0, scaled, torch.zeros_like(scaled))
+        return torch.where(self.mask > 0, o * per_channel(self.scale, o), 0.0)
+
+
+Constraints = GradientConstraints | WeightConstraints
 
 
 def gradient_equations(system: LayerSystem) -> tuple[GradientConstraints, Tensor] | None:

@@ -17,30 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leakaudit import operators as ops
 from leakaudit.equations.axes import per_channel
 from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
-from leakaudit.operators import (
-    Activation,
-    ArcTan,
-    Celu,
-    Clip,
-    Elementwise,
-    Elu,
-    Gelu,
-    HardSigmoid,
-    HardSwish,
-    Identity,
-    LeakyRelu,
-    Mish,
-    PRelu,
-    Relu,
-    Selu,
-    Sigmoid,
-    Silu,
-    Softplus,
-    Softsign,
-    Tanh,
-)
 
 # An activation's function of o or of its output y, given PReLU's slope.
 Form = Callable[[Any, Tensor, Tensor | None], Tensor]
@@ -58,40 +37,38 @@ class Curve:
     inverse: Form | None = None
 
 
-def apply(op: Activation, o: Tensor, slope: Tensor | None) -> Tensor:
+def apply(op: ops.Activation, o: Tensor, slope: Tensor | None) -> Tensor:
     """y = act(o), elementwise. `slope` is PReLU's parameter.
 
     Raises:
         NotImplementedError: The activation is not in the table.
     """
-    curve = CURVES.get(type(op))
-    if curve is None:
-        raise NotImplementedError(type(op).__name__)
-    return curve.apply(op, o, slope)
+    return _form(op, "apply")(op, o, slope)
 
 
-def derivative(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
+def derivative(op: ops.Activation, y: Tensor, slope: Tensor | None) -> Tensor:
     """act'(o) as a function of the output y, elementwise, at least 0 for monotone activations.
 
     Raises:
         NotImplementedError: The activation is not in the table, or not monotone.
     """
-    curve = CURVES.get(type(op))
-    if curve is None or curve.derivative is None:
-        raise NotImplementedError(type(op).__name__)
-    return curve.derivative(op, y, slope)
+    return _form(op, "derivative")(op, y, slope)
 
 
-def inverse(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
+def inverse(op: ops.Activation, y: Tensor, slope: Tensor | None) -> Tensor:
     """o with act(o) = y; not finite where y has no (finite) pre-image, or more than one.
 
     Raises:
         NotImplementedError: The activation is not in the table, or not monotone.
     """
-    curve = CURVES.get(type(op))
-    if curve is None or curve.inverse is None:
+    return _form(op, "inverse")(op, y, slope)
+
+
+def _form(op: ops.Activation, name: str) -> Form:
+    form: Form | None = getattr(CURVES.get(type(op)), name, None)
+    if form is None:
         raise NotImplementedError(type(op).__name__)
-    return curve.inverse(op, y, slope)
+    return form
 
 
 def _required(slope: Tensor | None) -> Tensor:
@@ -100,153 +77,114 @@ def _required(slope: Tensor | None) -> Tensor:
     return slope
 
 
-def _selu_derivative(op: Selu, y: Tensor, slope: Tensor | None) -> Tensor:
-    negative = (y + op.gamma * op.alpha).clamp_min(0)
-    return torch.where(y > 0, torch.full_like(y, op.gamma), negative)
-
-
-def _clip_apply(op: Clip, o: Tensor, slope: Tensor | None) -> Tensor:
+def _clip_apply(op: ops.Clip, o: Tensor, slope: Tensor | None) -> Tensor:
     if o.is_floating_point():
         # Not clamp: its gradient is 1 at the ends, where `derivative` has 0.
         return F.hardtanh(o, op.low, op.high)
     return o.clamp(*(int(end) if math.isfinite(end) else None for end in (op.low, op.high)))
 
 
-CURVES: Mapping[type[Activation], Curve] = {
-    Relu: Curve(
+CURVES: Mapping[type[ops.Activation], Curve] = {
+    ops.Relu: Curve(
         apply=lambda _op, o, _slope: o.relu(),
         derivative=lambda _op, y, _slope: (y > 0).to(y.dtype),
-        inverse=lambda _op, y, _slope: torch.where(y > 0, y, torch.full_like(y, torch.nan)),
+        inverse=lambda _op, y, _slope: torch.where(y > 0, y, torch.nan),
     ),
-    LeakyRelu: Curve(
+    ops.LeakyRelu: Curve(
         apply=lambda op, o, _slope: F.leaky_relu(o, op.slope),
-        derivative=lambda op, y, _slope: torch.where(
-            y > 0, torch.ones_like(y), torch.full_like(y, op.slope)
-        ),
+        derivative=lambda op, y, _slope: torch.where(y > 0, torch.ones_like(y), op.slope),
         inverse=lambda op, y, _slope: torch.where(y > 0, y, y / op.slope),
     ),
-    PRelu: Curve(
+    ops.PRelu: Curve(
         apply=lambda _op, o, slope: torch.where(o > 0, o, o * per_channel(_required(slope), o)),
-        derivative=lambda _op, y, slope: torch.where(
-            y > 0, torch.ones_like(y), per_channel(_required(slope), y).expand_as(y)
-        ),
+        derivative=lambda _op, y, slope: torch.where(y > 0, 1.0, per_channel(_required(slope), y)),
         inverse=lambda _op, y, slope: torch.where(y > 0, y, y / per_channel(_required(slope), y)),
     ),
-    Elu: Curve(
+    ops.Elu: Curve(
         apply=lambda op, o, _slope: F.elu(o, op.alpha),
-        derivative=lambda op, y, _slope: torch.where(
-            y > 0, torch.ones_like(y), (y + op.alpha).clamp_min(0)
-        ),
+        derivative=lambda op, y, _slope: torch.where(y > 0, 1.0, (y + op.alpha).clamp_min(0)),
         inverse=lambda op, y, _slope: torch.where(y > 0, y, torch.log1p(y / op.alpha)),
     ),
-    Sigmoid: Curve(
+    ops.Sigmoid: Curve(
         apply=lambda _op, o, _slope: o.sigmoid(),
         derivative=lambda _op, y, _slope: (y * (1 - y)).clamp_min(0),
         inverse=lambda _op, y, _slope: torch.logit(y),
     ),
-    Tanh: Curve(
+    ops.Tanh: Curve(
         apply=lambda _op, o, _slope: o.tanh(),
         derivative=lambda _op, y, _slope: (1 - y * y).clamp_min(0),
         inverse=lambda _op, y, _slope: y.atanh(),
     ),
-    ArcTan: Curve(
+    ops.ArcTan: Curve(
         apply=lambda _op, o, _slope: o.atan(),
         derivative=lambda _op, y, _slope: y.cos().square(),  # 1/(1 + tan²y)
-        inverse=lambda _op, y, _slope: torch.where(
-            y.abs() < torch.pi / 2, y.tan(), torch.full_like(y, torch.nan)
-        ),
+        inverse=lambda _op, y, _slope: torch.where(y.abs() < torch.pi / 2, y.tan(), torch.nan),
     ),
-    Softplus: Curve(
+    ops.Softplus: Curve(
         apply=lambda _op, o, _slope: F.softplus(o),
         derivative=lambda _op, y, _slope: (-torch.expm1(-y)).clamp_min(0),
         inverse=lambda _op, y, _slope: y + torch.log(-torch.expm1(-y)),
     ),
-    Celu: Curve(
+    ops.Celu: Curve(
         apply=lambda op, o, _slope: F.celu(o, op.alpha),
-        derivative=lambda op, y, _slope: torch.where(
-            y > 0, torch.ones_like(y), (y / op.alpha + 1).clamp_min(0)
-        ),
+        derivative=lambda op, y, _slope: torch.where(y > 0, 1.0, (y / op.alpha + 1).clamp_min(0)),
         inverse=lambda op, y, _slope: torch.where(y > 0, y, op.alpha * torch.log1p(y / op.alpha)),
     ),
-    Selu: Curve(
+    ops.Selu: Curve(
         apply=lambda op, o, _slope: op.gamma * F.elu(o, op.alpha),
-        derivative=_selu_derivative,
+        derivative=lambda op, y, _slope: torch.where(
+            y > 0, op.gamma, (y + op.gamma * op.alpha).clamp_min(0)
+        ),
         inverse=lambda op, y, _slope: torch.where(
             y > 0, y / op.gamma, torch.log1p(y / (op.gamma * op.alpha))
         ),
     ),
-    Softsign: Curve(
+    ops.Softsign: Curve(
         apply=lambda _op, o, _slope: F.softsign(o),
         derivative=lambda _op, y, _slope: (1 - y.abs()).clamp_min(0).square(),
-        inverse=lambda _op, y, _slope: torch.where(
-            y.abs() < 1, y / (1 - y.abs()), torch.full_like(y, torch.nan)
-        ),
+        inverse=lambda _op, y, _slope: torch.where(y.abs() < 1, y / (1 - y.abs()), torch.nan),
     ),
-    Clip: Curve(
+    ops.Clip: Curve(
         apply=_clip_apply,
         derivative=lambda op, y, _slope: ((y > op.low) & (y < op.high)).to(y.dtype),
-        inverse=lambda op, y, _slope: torch.where(
-            (y > op.low) & (y < op.high), y, torch.full_like(y, torch.nan)
-        ),
+        inverse=lambda op, y, _slope: torch.where((y > op.low) & (y < op.high), y, torch.nan),
     ),
-    HardSigmoid: Curve(
+    ops.HardSigmoid: Curve(
         apply=lambda op, o, _slope: F.hardtanh(op.alpha * o + op.beta, 0.0, 1.0),
         derivative=lambda op, y, _slope: op.alpha * ((y > 0) & (y < 1)).to(y.dtype),
         inverse=lambda op, y, _slope: torch.where(
-            (y > 0) & (y < 1), (y - op.beta) / op.alpha, torch.full_like(y, torch.nan)
+            (y > 0) & (y < 1), (y - op.beta) / op.alpha, torch.nan
         ),
     ),
-    Silu: Curve(
-        apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o),
+    ops.Silu: Curve(apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o)),
+    ops.Gelu: Curve(
+        apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none")
     ),
-    Gelu: Curve(
-        apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none"),
-    ),
-    Mish: Curve(
-        apply=lambda _op, o, _slope: F.mish(o),
-    ),
-    HardSwish: Curve(
-        apply=lambda _op, o, _slope: F.hardswish(o),
-    ),
-    Identity: Curve(
+    ops.Mish: Curve(apply=lambda _op, o, _slope: F.mish(o)),
+    ops.HardSwish: Curve(apply=lambda _op, o, _slope: F.hardswish(o)),
+    ops.Identity: Curve(
         apply=lambda _op, o, _slope: o,
         derivative=lambda _op, y, _slope: torch.ones_like(y),
         inverse=lambda _op, y, _slope: y,
     ),
 }
 
+# torch calls all of them as operators do, and rounds halves to even, as ONNX and numpy do.
+_NAMES = (
+    "abs acos acosh asin asinh atanh ceil cos cosh erf exp floor log reciprocal round rsqrt sign "
+    "sin sinh sqrt square tan"
+)
 FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "abs": torch.abs,
-    "acos": torch.acos,
-    "acosh": torch.acosh,
-    "asin": torch.asin,
-    "asinh": torch.asinh,
-    "atanh": torch.atanh,
-    "ceil": torch.ceil,
-    "cos": torch.cos,
-    "cosh": torch.cosh,
-    "erf": torch.erf,
-    "exp": torch.exp,
-    "floor": torch.floor,
-    "log": torch.log,
-    "reciprocal": torch.reciprocal,
-    "round": torch.round,  # halves to even, as ONNX and numpy do
-    "rsqrt": torch.rsqrt,
-    "sign": torch.sign,
-    "sin": torch.sin,
-    "sinh": torch.sinh,
-    "sqrt": torch.sqrt,
-    "square": torch.square,
-    "tan": torch.tan,
+    name: getattr(torch, name) for name in _NAMES.split()
 }
 
 
-def activation(op: Activation, call: Call) -> Outputs:
+def activation(op: ops.Activation, call: Call) -> Outputs:
     """y = act(o)."""
     return (apply(op, call.x[0], call.parameters.get("slope")),)
 
 
-def elementwise(op: Elementwise, call: Call) -> Outputs:
+def elementwise(op: ops.Elementwise, call: Call) -> Outputs:
     """One function of each element.
 
     Raises:
@@ -259,4 +197,4 @@ def elementwise(op: Elementwise, call: Call) -> Outputs:
 
 
 # An activation without a curve is left out, and dispatch.py then refuses to load.
-EXECUTORS: Executors = {Elementwise: elementwise, **dict.fromkeys(CURVES, activation)}
+EXECUTORS: Executors = {ops.Elementwise: elementwise, **dict.fromkeys(CURVES, activation)}

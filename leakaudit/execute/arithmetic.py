@@ -4,36 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from leakaudit.execute.interface import Call, Executors, Outputs
-from leakaudit.operators import Add, Div, Mul, Pow, Scale, Sub
+from leakaudit import operators as ops
+from leakaudit.execute.interface import Call, Executors, Outputs, of_inputs
 
 
-def add(op: Add, call: Call) -> Outputs:
-    """x + y."""
-    return (call.x[0] + call.x[1],)
-
-
-def subtract(op: Sub, call: Call) -> Outputs:
-    """x - y."""
-    return (call.x[0] - call.x[1],)
-
-
-def multiply(op: Mul, call: Call) -> Outputs:
-    """x · y."""
-    return (call.x[0] * call.x[1],)
-
-
-def divide(op: Div, call: Call) -> Outputs:
-    """x / y."""
-    return (call.x[0] / call.x[1],)
-
-
-def power(op: Pow, call: Call) -> Outputs:
-    """x to the power of y."""
-    return (torch.pow(call.x[0], call.x[1]),)
-
-
-def scale(op: Scale, call: Call) -> Outputs:
+def scale(op: ops.Scale, call: Call) -> Outputs:
     """factor · x + offset; integers stay integers where both numbers are whole."""
     factor, offset = op.factor, op.offset
     whole = float(factor).is_integer() and float(offset).is_integer()
@@ -43,10 +18,10 @@ def scale(op: Scale, call: Call) -> Outputs:
 
 
 EXECUTORS: Executors = {
-    Add: add,
-    Sub: subtract,
-    Mul: multiply,
-    Div: divide,
-    Pow: power,
-    Scale: scale,
+    ops.Add: of_inputs(torch.add),
+    ops.Sub: of_inputs(torch.sub),
+    ops.Mul: of_inputs(torch.mul),
+    ops.Div: of_inputs(torch.div),
+    ops.Pow: of_inputs(torch.pow),
+    ops.Scale: scale,
 }

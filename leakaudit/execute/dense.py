@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from leakaudit.execute.interface import Call, Executors, Outputs
+from leakaudit.execute.interface import Call, Executors, Outputs, of_inputs
 from leakaudit.operators import Einsum, Linear, MatMul
 
 
@@ -15,14 +15,8 @@ def linear(op: Linear, call: Call) -> Outputs:
     return (z if bias is None else z + op.beta * bias,)
 
 
-def matmul(op: MatMul, call: Call) -> Outputs:
-    """numpy.matmul."""
-    return (torch.matmul(call.x[0], call.x[1]),)
-
-
-def einsum(op: Einsum, call: Call) -> Outputs:
-    """numpy.einsum."""
-    return (torch.einsum(op.equation, *call.x),)
-
-
-EXECUTORS: Executors = {Linear: linear, MatMul: matmul, Einsum: einsum}
+EXECUTORS: Executors = {
+    Linear: linear,
+    MatMul: of_inputs(torch.matmul),
+    Einsum: lambda op, call: (torch.einsum(op.equation, *call.x),),
+}

@@ -43,9 +43,7 @@ def run(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor
     """
     values: Values = dict(inputs)
     for node in graph.nodes:
-        arguments = [values[name] if name in values else weights[name] for name in node.inputs]
-        parameters = {role: weights[name] for role, name in node.parameters}
-        outputs = execute(node.op, arguments, parameters, graph, node)
+        outputs = compute(graph, node, values, weights)
         for name, output in zip(node.outputs, outputs, strict=True):
             stated = graph.tensors[name].shape
             if output.shape != stated:
@@ -57,25 +55,24 @@ def run(graph: Graph, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor
     return values
 
 
-def execute(
-    op: Operator,
-    x: Sequence[Tensor],
-    parameters: Mapping[str, Tensor],
-    graph: Graph,
-    node: Node,
+def compute(
+    graph: Graph, node: Node, values: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Outputs:
-    """Compute the outputs of one operator.
-
-    Args:
-        op: The operator.
-        x: Its inputs, activations or parameters, in the node's order.
-        parameters: Its parameters by role.
-        graph: For the shapes.
-        node: The node that applies it.
+    """Compute the outputs of one node from activations and parameters by name.
 
     Raises:
         NotExecutable: The operator is not understood.
     """
+    inputs = [values[name] if name in values else weights[name] for name in node.inputs]
+    return execute(graph, node, inputs, weights)
+
+
+def execute(
+    graph: Graph, node: Node, x: Sequence[Tensor], weights: Mapping[str, Tensor]
+) -> Outputs:
+    """The same with its inputs x, activations or parameters, in the node's order."""
+    op = node.op
+    parameters = {role: weights[name] for role, name in node.parameters}
     if isinstance(op, Unsupported):
         raise NotExecutable(f"{node.name} ({op.kind}: {op.reason})")
     executor = EXECUTORS.get(type(op))

@@ -35,8 +35,14 @@ class Call:
     name: str
 
 
+Executor = Callable[[Any, Call], Outputs]
 # A family's operators and what runs them.
-Executors = Mapping[type[Operator], Callable[[Any, Call], Outputs]]
+Executors = Mapping[type[Operator], Executor]
+
+
+def of_inputs(function: Callable[..., Tensor]) -> Executor:
+    """Runs an operator without hyperparameters: one function of its inputs."""
+    return lambda _op, call: (function(*call.x),)
 
 
 class NotExecutable(Exception):

@@ -9,6 +9,9 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,14 +62,17 @@ def adaptive_average_pool(op: AdaptiveAveragePool, call: Call) -> Outputs:
         NotExecutable: There are other than 1 to 3 spatial axes.
     """
     sizes = call.shape[2:]
-    match sizes:
-        case (length,):
-            return (F.adaptive_avg_pool1d(call.x[0], length),)
-        case (height, width):
-            return (F.adaptive_avg_pool2d(call.x[0], (height, width)),)
-        case (depth, height, width):
-            return (F.adaptive_avg_pool3d(call.x[0], (depth, height, width)),)
-    raise NotExecutable(f"{call.name} (adaptive pooling over {len(sizes)} axes)")
+    if len(sizes) not in _ADAPTIVE:
+        raise NotExecutable(f"{call.name} (adaptive pooling over {len(sizes)} axes)")
+    return (_ADAPTIVE[len(sizes)](call.x[0], sizes),)
+
+
+# By the number of spatial axes.
+_ADAPTIVE: Mapping[int, Callable[[Tensor, Any], Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
 
 
 def _windows(op: Pool, x: Tensor, axis: int, positions: int, fill: float) -> Tensor:

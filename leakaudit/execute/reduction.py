@@ -21,12 +21,13 @@ def reduce(op: Reduce, call: Call) -> Outputs:
     function = REDUCTIONS.get(op.function)
     if function is None:
         raise NotExecutable(f"{call.name} (reduction {op.function})")
-    kept = [axis for axis in range(call.x[0].dim()) if axis not in op.axes]
-    sizes = [call.x[0].shape[axis] for axis in kept]
-    count = math.prod(call.x[0].shape[axis] for axis in op.axes)
-    y = function(call.x[0].permute(*kept, *sorted(op.axes)).reshape(*sizes, count))
+    x = call.x[0]
+    kept = [axis for axis in range(x.dim()) if axis not in op.axes]
+    sizes = [x.shape[axis] for axis in kept]
+    count = math.prod(x.shape[axis] for axis in op.axes)
+    y = function(x.permute(*kept, *sorted(op.axes)).reshape(*sizes, count))
     if op.keepdims:
-        y = y.reshape([1 if axis in op.axes else size for axis, size in enumerate(call.x[0].shape)])
+        y = y.reshape([1 if axis in op.axes else size for axis, size in enumerate(x.shape)])
     return (y,)
 
 

@@ -25,32 +25,21 @@ def resize(op: Resize, call: Call) -> Outputs:
         if size == y.shape[axis] and scale in (None, 1.0):
             continue
         try:
-            source = source_coordinates(op, y.shape[axis], size, scale, y.device)
+            source = _source_coordinates(op, y.shape[axis], size, scale, y.device)
             if op.mode == "nearest":
-                y = y.index_select(axis, nearest_index(op, source, y.shape[axis]))
+                y = y.index_select(axis, _nearest_index(op, source, y.shape[axis]))
             else:
-                matrix = interpolation_matrix(op, source, y.shape[axis]).to(y.dtype)
+                matrix = _interpolation_matrix(op, source, y.shape[axis]).to(y.dtype)
                 y = (y.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         except ValueError as error:
             raise NotExecutable(f"{call.name} ({error})") from error
     return (y,)
 
 
-def source_coordinates(
+def _source_coordinates(
     op: Resize, size: int, resized: int, scale: float | None, device: torch.device
 ) -> Tensor:
-    """Where each output index lies in the input, (out,) in float64.
-
-    Args:
-        op: For its coordinates.
-        size: Of the input axis.
-        resized: Size of the output axis.
-        scale: As the file states it; None for resized / size.
-        device: Of the result.
-
-    Raises:
-        ValueError: The coordinates are not known.
-    """
+    """Where each output index lies in the input, (out,) in float64; scale None: resized / size."""
     index = torch.arange(resized, dtype=torch.float64, device=device)
 
     def shrink(position: Tensor) -> Tensor:
@@ -69,12 +58,8 @@ def source_coordinates(
     raise ValueError(f"coordinates {op.coordinates}")
 
 
-def nearest_index(op: Resize, source: Tensor, size: int) -> Tensor:
-    """The input index that each output index copies, (out,) in int64.
-
-    Raises:
-        ValueError: The rounding is not known.
-    """
+def _nearest_index(op: Resize, source: Tensor, size: int) -> Tensor:
+    """The input index that each output index copies, (out,) in int64."""
     match op.nearest:
         case "floor":
             rounded = source.floor()
@@ -85,12 +70,8 @@ def nearest_index(op: Resize, source: Tensor, size: int) -> Tensor:
     return rounded.long().clamp(0, size - 1)
 
 
-def interpolation_matrix(op: Resize, source: Tensor, size: int) -> Tensor:
-    """The weights of the input elements for each output element, (out, in) in float64.
-
-    Raises:
-        ValueError: The mode is not known.
-    """
+def _interpolation_matrix(op: Resize, source: Tensor, size: int) -> Tensor:
+    """The weights of the input elements for each output element, (out, in) in float64."""
     floor = source.floor()
     t = source - floor  # in [0, 1)
     match op.mode:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakaudit.equations.axes import torch_padding
-from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
+from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs, of_inputs
 from leakaudit.operators import Gather, Pad, Slice, Where
 
 
@@ -40,15 +40,12 @@ def gather(op: Gather, call: Call) -> Outputs:
     Raises:
         NotExecutable: An index lies outside the axis.
     """
-    size = call.x[0].shape[op.axis]
+    x = call.x[0]
+    size = x.shape[op.axis]
     if op.indices and not 0 <= min(op.indices) <= max(op.indices) < size:
         raise NotExecutable(f"{call.name} (an index lies outside its axis of size {size})")
-    chosen = call.x[0].index_select(
-        op.axis, torch.tensor(op.indices, device=call.x[0].device).long()
-    )
-    return (
-        chosen.reshape((*call.x[0].shape[: op.axis], *op.shape, *call.x[0].shape[op.axis + 1 :])),
-    )
+    chosen = x.index_select(op.axis, torch.tensor(op.indices, device=x.device).long())
+    return (chosen.reshape((*x.shape[: op.axis], *op.shape, *x.shape[op.axis + 1 :])),)
 
 
 def pad(op: Pad, call: Call) -> Outputs:
@@ -86,12 +83,11 @@ _PADDING: Mapping[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def where(op: Where, call: Call) -> Outputs:
-    """The second input where the first is true, the third elsewhere.
-
-    What is not chosen has no part in the result: infinite or undefined numbers stay where they are.
-    """
-    return (torch.where(call.x[0], call.x[1], call.x[2]),)
-
-
-EXECUTORS: Executors = {Slice: slice_axes, Gather: gather, Pad: pad, Where: where}
+# Where takes the second input where the first is true, the third elsewhere. What is not chosen has
+# no part in the result: infinite or undefined numbers stay where they are.
+EXECUTORS: Executors = {
+    Slice: slice_axes,
+    Gather: gather,
+    Pad: pad,
+    Where: of_inputs(torch.where),
+}

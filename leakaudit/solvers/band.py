@@ -20,7 +20,7 @@ from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.axes import padded_sizes, per_channel, torch_padding, without_padding
 from leakaudit.equations.convolution import Convolution, convolve
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers.bordered import Bordered, base_shift
+from leakaudit.solvers.bordered import Base, Bordered, base_shift
 from leakaudit.solvers.conjugate_gradients import Preconditioner
 from leakaudit.solvers.dense import rows_times
 from leakaudit.solvers.factored import Factored
@@ -71,7 +71,6 @@ class BorderedBand(Factored):
 
     @staticmethod
     def has_base(layer: ConvolutionGeometry) -> bool:
-        """Whether outputs are known."""
         return layer.outputs_known
 
     @staticmethod
@@ -93,30 +92,19 @@ class BorderedBand(Factored):
         return Cost(products + border**3 // 3, 4 * numbers)
 
     def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
-        """Factor the band, then what the border adds; see `Factored`."""
-        return Bordered(BandBase(system, operator, base_shift(operator)))
+        return Bordered(BandBase(system, operator))
 
 
-class BandBase:
+class BandBase(Base):
     """L of BᵀB + shift·I; see `bordered.Base`."""
 
-    def __init__(self, system: LayerSystem, operator: NormalOperator, shift: float) -> None:
-        """Factor.
-
-        Args:
-            system: Its outputs are known somewhere.
-            operator: The same equations, scaled.
-            shift: Added to the diagonal.
-
-        Raises:
-            ValueError: No output is known.
-        """
+    def __init__(self, system: LayerSystem, operator: NormalOperator) -> None:
         if operator.weight is None:
             raise ValueError("a band needs weight constraints")
         self._convolution = system.convolution
         self._gradient = operator.gradient
         self._band = band_of(system.geometry)
-        factor = _band_blocks(system.convolution, self._band, operator.weight, shift)
+        factor = _band_blocks(system, self._band, operator.weight, base_shift(operator))
         _factor_in_place(factor, self._band)
         self._rows = self._block_rows(factor)
         shape = system.convolution.input_shape
@@ -132,7 +120,6 @@ class BandBase:
         return _border(self._convolution, self._band, self._gradient)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """L⁻¹ v for each row v of vectors (m, R), in place."""
         for start, before, left, inverse in self._rows:
             block = vectors[:, start : start + self._band.size]
             rest = block - rows_times(vectors[:, before:start], left) if before < start else block
@@ -140,7 +127,6 @@ class BandBase:
         return vectors
 
     def backward(self, vectors: Tensor) -> Tensor:
-        """L⁻ᵀ v for each row v of vectors (m, R), in place."""
         for start, before, left, inverse in reversed(self._rows):
             block = vectors[:, start : start + self._band.size]
             solved = rows_times(block, inverse.T)
@@ -165,13 +151,10 @@ class BandBase:
 
 
 def _factor_in_place(H: Tensor, band: Band) -> None:
-    """Block Cholesky of a band, the diagonal blocks inverted.
+    """Block Cholesky of a band: H becomes L, with the inverses of its diagonal blocks.
 
-    Args:
-        H: Per block row what it has left of the diagonal and on it, of which only the lower
-            triangle is read: (B, blocks, size, (width + 1)·size). Becomes L, with the inverses of
-            its diagonal blocks.
-        band: The sizes.
+    H has per block row what stands left of the diagonal and on it, of which only the lower triangle
+    is read: (B, blocks, size, (width + 1)·size).
     """
     size, width = band.size, band.width
     identity = torch.eye(size, dtype=H.dtype, device=H.device)
@@ -194,45 +177,40 @@ def _factor_in_place(H: Tensor, band: Band) -> None:
                     block(rows, i + j, j - k).addmm_(below, other.T, alpha=-1)
 
 
-def _band_blocks(convolution: Convolution, band: Band, weight: WeightRows, shift: float) -> Tensor:
+def _band_blocks(system: LayerSystem, band: Band, weight: WeightRows, shift: float) -> Tensor:
     """BᵀB + shift·I as `_factor_in_place` takes it, (B, blocks, size, (width + 1)·size)."""
-    op, shape = convolution.op, convolution.input_shape
-    kernel, stride, dilation, begin = (
-        op.kernel[0],
-        op.stride[0],
-        op.dilation[0],
-        op.padding_begin[0],
-    )
-    grams = _row_grams(convolution, weight)  # (B or 1, O_1 or 1, k, per_row, k, per_row)
+    batch, axis = system.convolution.input_shape[0], system.geometry.axes[1]
+    stride = axis.stride
+    grams = _row_grams(system.convolution, weight)  # (B or 1, O_1 or 1, k, per_row, k, per_row)
     blocks = grams.new_zeros(
-        (shape[0], band.blocks, band.rows, band.per_row, band.width + 1, band.rows, band.per_row)
+        (batch, band.blocks, band.rows, band.per_row, band.width + 1, band.rows, band.per_row)
     )
-    for t, s in itertools.combinations_with_replacement(range(kernel), 2):
-        low, high = t * dilation - begin, s * dilation - begin
+    for t, s in itertools.combinations_with_replacement(range(axis.kernel), 2):
+        low, high = (tap * axis.dilation - axis.padding_begin for tap in (t, s))
         # Output row o reads picture rows o·stride + low and + high: those whose both are real,
         # by the place of the lower one in its block.
         inside: dict[int, list[int]] = {}
         for o in range(weight.mask.shape[2]):
-            if o * stride + low >= 0 and o * stride + high < shape[2]:
+            if o * stride + low >= 0 and o * stride + high < axis.size:
                 inside.setdefault((o * stride + high) % band.rows, []).append(o)
         for place, outputs in inside.items():
             first = (outputs[0] * stride + high) // band.rows
             last = (outputs[-1] * stride + high) // band.rows
             step = (last - first) // max(1, len(outputs) - 1) or 1
-            distance = (place - (s - t) * dilation) // band.rows  # in blocks, negative or 0
-            other = (place - (s - t) * dilation) % band.rows
+            # In blocks, negative or 0; and the place of the higher one in its own.
+            distance, other = divmod(place - (s - t) * axis.dilation, band.rows)
             part = grams[:, :, s, :, t]
             if part.shape[1] > 1:
                 part = part[:, outputs]
             at = slice(first, last + 1, step)
             blocks[:, at, place, :, band.width + distance, other] += part
-    void = band.blocks * band.rows - shape[2]  # rows past the picture, in the last block
+    void = band.blocks * band.rows - axis.size  # rows past the picture, in the last block
     for place in range(band.rows):
         diagonal = blocks[:, :, place, :, band.width, place].diagonal(dim1=2, dim2=3)
         diagonal += shift
         if place >= band.rows - void:
             diagonal[:, -1] = 1
-    return blocks.view(shape[0], band.blocks, band.size, -1)
+    return blocks.view(batch, band.blocks, band.size, -1)
 
 
 def _row_grams(convolution: Convolution, weight: WeightRows) -> Tensor:
@@ -274,7 +252,12 @@ def _border(convolution: Convolution, band: Band, gradient: GradientRows) -> Ten
     T = G.new_zeros((filters, *op.kernel, B, *padded))
     for tap in itertools.product(*map(range, op.kernel)):
         at: tuple[Any, ...] = (slice(None), *tap)
-        T[at][(slice(None), slice(None), *_strided(op, tap, G.shape[2:]))] = G.transpose(0, 1)
+        # The pixels of the padded picture that the tap reads.
+        pixels = (
+            slice(t * d, t * d + (o - 1) * s + 1, s)
+            for t, d, s, o in zip(tap, op.dilation, op.stride, G.shape[2:], strict=True)
+        )
+        T[at][(slice(None), slice(None), *pixels)] = G.transpose(0, 1)
     T = without_padding(T, op.padding_begin, spatial, first=2 + len(op.kernel))
     T = T.reshape(g, f * prod(op.kernel), B, spatial[0], -1)  # (g, f·k, B, H_1, rest)
     rows = band.blocks * band.rows
@@ -282,11 +265,3 @@ def _border(convolution: Convolution, band: Band, gradient: GradientRows) -> Ten
     for channel in range(N):
         border[channel, :, :, : spatial[0], channel] = T[channel // n]
     return border.flatten(2).flatten(0, 1)
-
-
-def _strided(op: Any, tap: tuple[int, ...], positions: torch.Size) -> tuple[slice, ...]:
-    """The pixels of the padded picture that a tap reads."""
-    return tuple(
-        slice(t * d, t * d + (o - 1) * s + 1, s)
-        for t, d, s, o in zip(tap, op.dilation, op.stride, positions, strict=True)
-    )

@@ -11,7 +11,7 @@ takes a few steps. Vectors are rows here: so they lie in memory as the products 
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,10 @@ SHIFT = 1e-5
 _STRIP = 240  # columns of a Gram matrix computed at once
 
 
-class Base(Protocol):
-    """The factored equations. They order the R numbers of a vector as it suits them; some are void.
+class Base(ABC):
+    """L of the normal matrix of one set of equations, which must be there, with a small shift.
+
+    It orders the R numbers of a vector as it suits it; some are void.
 
     Attributes:
         unknowns: Which unknown each number is, in x (B, N, H..) flattened; |X| for void ones.
@@ -35,12 +37,15 @@ class Base(Protocol):
 
     unknowns: Tensor
 
+    @abstractmethod
     def border(self) -> Tensor | None:
         """C, the equations of the other set (rows, R), float32; None where there are none."""
 
+    @abstractmethod
     def forward(self, vectors: Tensor) -> Tensor:
         """L⁻¹ v for each row v of vectors (m, R), in place."""
 
+    @abstractmethod
     def backward(self, vectors: Tensor) -> Tensor:
         """L⁻ᵀ v for each row v of vectors (m, R), in place."""
 

@@ -51,13 +51,17 @@ class ScaledCirculant:
         op = system.convolution.op
         self._stride = op.stride
         self._shape = system.convolution.input_shape
-        self._offset = [begin % s for begin, s in zip(op.padding_begin, op.stride, strict=True)]
+        offsets = [begin % s for begin, s in zip(op.padding_begin, op.stride, strict=True)]
+        # Where the layer's input lies in the grid of whole cells.
+        ends = zip(offsets, self._shape[2:], strict=True)
+        self._inside = (slice(None), slice(None), *(slice(at, at + size) for at, size in ends))
         self._cells = [
             max(-(-(size + offset) // s), axis.positions)
             for size, offset, s, axis in zip(
-                self._shape[2:], self._offset, op.stride, system.geometry.axes[1:], strict=True
+                self._shape[2:], offsets, op.stride, system.geometry.axes[1:], strict=True
             )
         ]
+        self._sides = [m * s for m, s in zip(self._cells, op.stride, strict=True)]
         self._groups = op.groups
         self._parts = system.w.shape[1] * prod(op.stride)
         known = mask.transpose(0, 1).flatten(1).mean(dim=1)  # (F,)
@@ -96,18 +100,12 @@ class ScaledCirculant:
         parts = torch.fft.irfftn(back, s=self._cells, dim=axes)
         return self._from_parts(parts).double() * size * self._scale
 
-    def _inside(self) -> tuple[slice, ...]:
-        """Where the layer's input lies in the grid of whole cells."""
-        ends = zip(self._offset, self._shape[2:], strict=True)
-        return (slice(None), slice(None), *(slice(at, at + size) for at, size in ends))
-
     def _to_parts(self, y: Tensor) -> Tensor:
         """(B, N, H..) to (B, g, p, cells..): the pixels of a cell side by side, zeros around."""
         B, N = self._shape[:2]
         d = len(self._cells)
-        sides = [m * s for m, s in zip(self._cells, self._stride, strict=True)]
-        grid = y.new_zeros((B, N, *sides))
-        grid[self._inside()] = y
+        grid = y.new_zeros((B, N, *self._sides))
+        grid[self._inside] = y
         split = [size for pair in zip(self._cells, self._stride, strict=True) for size in pair]
         order = [0, 1, *range(3, 3 + 2 * d, 2), *range(2, 2 + 2 * d, 2)]
         parts = grid.view(B, N, *split).permute(order)
@@ -118,21 +116,13 @@ class ScaledCirculant:
         B, N = self._shape[:2]
         d = len(self._cells)
         order = [0, 1, *(axis for i in range(d) for axis in (2 + d + i, 2 + i))]
-        sides = [m * s for m, s in zip(self._cells, self._stride, strict=True)]
         grid = parts.reshape(B, N, *self._stride, *self._cells).permute(order)
-        return grid.reshape(B, N, *sides)[self._inside()]
+        return grid.reshape(B, N, *self._sides)[self._inside]
 
 
 def _stencil(W: Tensor, system: LayerSystem) -> tuple[Tensor, list[int]]:
-    """How BᵀB on a torus couples cells: (g, p, p, 2·span - 1 ..), negative shifts at the end.
-
-    Args:
-        W: Weights (g, f, n·k).
-        system: The layer.
-
-    Returns:
-        The stencil, and the cells that a patch spans along each axis.
-    """
+    """How BᵀB with weights W (g, f, n·k) on a torus couples cells, and how many a patch spans along
+    each axis: (g, p, p, 2·span - 1 ..), negative shifts at the end."""
     op = system.convolution.op
     g, f, _ = W.shape
     n = system.w.shape[1]

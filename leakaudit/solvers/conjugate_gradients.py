@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from leakaudit.solvers.interface import Solution
 from leakaudit.solvers.normal_operator import NormalOperator
 
 # Approximates (SᵀS)⁻¹ for a stack of vectors (m, B, N, H..), one by one.
@@ -35,6 +36,15 @@ RESIDUAL_TOLERANCE = 5e-15
 GRADIENT_TOLERANCE = 1e-12
 # A run that shrinks the gradient by less has met rounding.
 PROGRESS = 0.2
+# Iterations of a solver that forms no exact factor.
+SOLVER_LIMIT = 1500
+# A direction that the equations do not fix keeps its part of the random point: a standard normal
+# number, however many unknowns there are. Below this in total, one such direction is missed with a
+# probability of 0.8 %, and d of them with the d-th power of that.
+NULL_PART = 1e-2
+# How far each run from the random point shrinks the gradient of the misfit: far enough wherever the
+# condition number is below 1e4, and a further run follows where it is not.
+ROUGH = 1e-6
 _KEPT = 3  # search directions kept at either end for estimates of the singular values
 _STEPS = 4  # of Lanczos
 
@@ -56,6 +66,14 @@ class Iterate:
     residual: float
     converged: bool
     spectrum: Spectrum
+
+    def solution(
+        self, solver: str, reason: str, rank: int | None, extremes: tuple[float, float] | None
+    ) -> Solution:
+        """The same as the solution of a solver, which found these extreme singular values."""
+        x, left, done = self.x, self.residual, self.iterations
+        condition = extremes[0] / extremes[1] if extremes else None
+        return Solution(x, solver, reason, x.numel(), rank, condition, left, done, extremes)
 
 
 class Spectrum:
@@ -145,17 +163,14 @@ def drive(precondition: Preconditioner | None, *processes: Process[Any]) -> list
     for number in range(len(processes)):
         advance(number, None)
     while asked:
-        numbers, vectors = list(asked), _stacked(list(asked.values()))
+        numbers, vectors = zip(*asked.items(), strict=True)
         asked = {}
-        answers = precondition(vectors) if precondition else vectors
+        # A single vector is not copied.
+        together = vectors[0][None] if len(vectors) == 1 else torch.stack(vectors)
+        answers = precondition(together) if precondition else together
         for number, answer in zip(numbers, answers, strict=True):
             advance(number, answer)
     return results
-
-
-def _stacked(vectors: list[Tensor]) -> Tensor:
-    """(m, ..), without a copy of a single one."""
-    return vectors[0][None] if len(vectors) == 1 else torch.stack(vectors)
 
 
 def extremes(operator: NormalOperator) -> Process[tuple[float, float]]:
@@ -167,9 +182,7 @@ def extremes(operator: NormalOperator) -> Process[tuple[float, float]]:
     Returns:
         Largest and smallest, both from inside the spectrum.
     """
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(operator.shape, generator=generator, dtype=torch.float64)
-    start = start.to(operator.device) * (operator.diagonal > 0)  # what nothing reads has no part
+    start = operator.random_point()
     v = u = start / start.norm()
     inverted, applied = [], []
     for _ in range(_STEPS):
@@ -314,3 +327,28 @@ def run(
             # The step to come will do: what follows it need not be preconditioned any more.
             last = share < 1 and share * size <= target
     return step, done
+
+
+def no_null_space(operator: NormalOperator, spectrum: Spectrum | None) -> Process[bool]:
+    """Whether the homogeneous equations drive a random point to 0.
+
+    Conjugate gradients alone cannot tell whether a solution is the only one. A run that starts from
+    a random point, for right-hand side 0, can: what remains of the point lies in the null space; if
+    nothing remains, there is none (almost surely, and down to the singular values that the run
+    resolves).
+
+    Args:
+        operator: The equations. Unknowns that occur in none of them are left out.
+        spectrum: Is shown what is left of the point: it leans to the smallest singular values.
+    """
+    point = operator.random_point()
+    for _ in range(3):
+        rhs = -operator.apply(point)
+        step, _ = yield from run(operator, rhs, SOLVER_LIMIT, tolerance=ROUGH)
+        point = point + step
+        left = float(point.norm())
+        if left > 0 and spectrum is not None:
+            spectrum.see(point, operator.apply(point))
+        if left < NULL_PART:
+            return True
+    return False

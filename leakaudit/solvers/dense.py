@@ -21,13 +21,11 @@ class Factorisation:
         left: (r, rows).
         right: (columns, r).
         singular_values: Of T (r,), those that count, in falling order.
-        columns: Unknowns of the system.
     """
 
     left: Tensor
     right: Tensor
     singular_values: Tensor
-    columns: int
 
     @property
     def rank(self) -> int:
@@ -59,9 +57,7 @@ def factorise(T: Tensor, precision: float) -> Factorisation:
         s = torch.linalg.svdvals(R)
         if float(s[-1]) > tolerance * float(s[0]):
             identity = torch.eye(columns, dtype=T.dtype, device=T.device)
-            return Factorisation(
-                Q.T, torch.linalg.solve_triangular(R, identity, upper=True), s, columns
-            )
+            return Factorisation(Q.T, torch.linalg.solve_triangular(R, identity, upper=True), s)
         U, s, Vh = torch.linalg.svd(R)
         left = U.T @ Q.T
     else:
@@ -69,7 +65,7 @@ def factorise(T: Tensor, precision: float) -> Factorisation:
         left = U.T
     largest = float(s[0]) if s.numel() else 0.0
     keep = int((s > largest * tolerance).sum())
-    return Factorisation(left[:keep], Vh[:keep].T / s[:keep], s[:keep], columns)
+    return Factorisation(left[:keep], Vh[:keep].T / s[:keep], s[:keep])
 
 
 def rank_tolerance(rows: int, columns: int, precision: float) -> float:

@@ -35,7 +35,6 @@ class DenseFactor(Factored):
 
     @staticmethod
     def has_base(layer: ConvolutionGeometry) -> bool:
-        """Whether there are any equations."""
         return layer.outputs_known or layer.observed
 
     @staticmethod
@@ -45,7 +44,6 @@ class DenseFactor(Factored):
         return Cost(unknowns**3 // 6, 8 * unknowns**2)
 
     def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
-        """Assemble the normal matrix and factor it; see `Factored`."""
         H = normal_matrix(system, operator, torch.float32)
         H.diagonal().add_(SHIFT * float(H.diagonal().max()))
         L = cholesky_in_place(H)

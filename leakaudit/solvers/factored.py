@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers.conjugate_gradients import Preconditioner, drive, extremes, minimise
+from leakaudit.solvers import conjugate_gradients as cg
 from leakaudit.solvers.interface import Solution, Solver
-from leakaudit.solvers.iterative import ITERATION_LIMIT, as_solution, no_null_space
-from leakaudit.solvers.normal_operator import RESOLVED, NormalOperator
+from leakaudit.solvers.normal_operator import NormalOperator
 
 # An error of this share of the gradients' own rounding need not be reduced: it shows in no figure
 # that is reported, so that these do not depend on how many threads added up.
@@ -36,7 +35,7 @@ class Factored(Solver):
         """Whether the equations that it factors first are there."""
 
     @abstractmethod
-    def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
+    def factor(self, system: LayerSystem, operator: NormalOperator) -> cg.Preconditioner:
         """Factor.
 
         Args:
@@ -52,9 +51,8 @@ class Factored(Solver):
         """
 
     def solve(self, system: LayerSystem) -> Solution | None:
-        """Solve with the factor as preconditioner; see `Solver`."""
         operator = NormalOperator(system)
-        if not bool((operator.diagonal > 0).any()):
+        if not operator.read:
             return None  # every coefficient is 0: nothing to factor
         try:
             inverse = self.factor(system, operator)
@@ -62,14 +60,13 @@ class Factored(Solver):
             return None
         # What is left of the random point is not asked for its singular values: those found by
         # Lanczos are better.
-        end, full, (largest, smallest) = drive(
+        end, full, (largest, smallest) = cg.drive(
             inverse,
-            minimise(operator, ITERATION_LIMIT, NEGLIGIBLE * system.precision),
-            no_null_space(operator, None),
-            extremes(operator),
+            cg.minimise(operator, cg.SOLVER_LIMIT, NEGLIGIBLE * system.precision),
+            cg.no_null_space(operator, None),
+            cg.extremes(operator),
         )
-        resolved = smallest > max(RESOLVED, system.precision) * largest
-        if not (end.converged and full and resolved):
+        if not (end.converged and full and smallest > operator.resolved * largest):
             return None
-        solution = as_solution(operator, end, self.NAME, "", full_rank=True)
-        return replace(solution, condition=largest / smallest, singular_values=(largest, smallest))
+        iterate: cg.Iterate = end
+        return iterate.solution(self.NAME, "", operator.read, (largest, smallest))

@@ -40,7 +40,6 @@ class GradientOnly(Solver):
         return Cost(phases * rows * columns**2, 8 * 3 * columns * (rows + columns))
 
     def solve(self, system: LayerSystem) -> Solution:
-        """Solve; see `Solver`."""
         equations = gradient_equations(system)
         if equations is None or system.dw is None or system.G is None:
             raise ValueError("gradient constraints need dl/dw and dl/do")
@@ -73,13 +72,6 @@ class GradientOnly(Solver):
                 kept += factor.singular_values[[0, -1]].tolist() if factor.rank else []
         x = channels.reshape(layer.channels, shape[0], *shape[2:]).transpose(0, 1).contiguous()
         norm, left = float(target.norm()), float((operator.mv(x) - target).norm())
-        return Solution(
-            x=x,
-            solver=self.NAME,
-            reason="",
-            unknowns=x.numel(),
-            rank=rank,
-            condition=condition,
-            residual=left / norm if norm else left,
-            singular_values=(max(kept), min(kept)) if kept else None,
-        )
+        residual = left / norm if norm else left
+        extremes = (max(kept), min(kept)) if kept else None
+        return Solution(x, self.NAME, "", x.numel(), rank, condition, residual, 0, extremes)

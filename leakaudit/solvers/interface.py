@@ -12,6 +12,8 @@ from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.system import LayerSystem
 
 DEFAULT_MEMORY = 2 << 30
+# Above this condition number gradients in float32 leave errors of a thousandth.
+ILL_CONDITIONED = 1e3
 
 
 class Cost(NamedTuple):
@@ -54,6 +56,11 @@ class Solution:
     def full_rank(self) -> bool:
         """Whether the equations fix every unknown, as far as the solver can tell."""
         return self.rank is None or self.rank == self.unknowns
+
+    def falls_short(self, read: int) -> bool:
+        """Whether fewer than the `read` unknowns are fixed, or all of them badly."""
+        open_ones = self.rank is not None and self.rank < read
+        return open_ones or (self.condition or 1.0) > ILL_CONDITIONED
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from leakaudit.counting.geometry import ConvolutionGeometry
-from leakaudit.equations.axes import per_filter, unknown_numbers
+from leakaudit.equations.axes import per_filter, torch_padding, unknown_numbers
 from leakaudit.equations.phases import phase_systems
 from leakaudit.equations.system import LayerSystem
 from leakaudit.solvers.normal_operator import NormalOperator
@@ -65,13 +66,14 @@ def _add_weight_constraints(
     pixels, real = _patches(layer)  # (L, k)
     pixels, real = pixels.to(H.device), real.to(H.device)
     L, k = pixels.shape
+    step = max(1, _CHUNK // (n * k) ** 2)
     known = mask.transpose(0, 1).reshape(layer.filters, L)  # (F, L)
     flat = H.view(-1)
     for group in range(layer.groups):
         rows = W[group]  # (f, n·k)
         members = numbers[group * n : (group + 1) * n]  # (n, B·H..)
-        for start in range(0, L, max(1, _CHUNK // (n * k) ** 2)):
-            at = slice(start, min(L, start + max(1, _CHUNK // (n * k) ** 2)))
+        for start in range(0, L, step):
+            at = slice(start, min(L, start + step))
             weighted = known[group * f : (group + 1) * f, at].T[:, :, None] * rows  # (l, f, n·k)
             gram = weighted.transpose(1, 2) @ rows  # (l, n·k, n·k)
             index = members[:, pixels[at]].transpose(0, 1).reshape(-1, n * k)  # (l, n·k)
@@ -83,18 +85,12 @@ def _add_weight_constraints(
 
 def _patches(layer: ConvolutionGeometry) -> tuple[Tensor, Tensor]:
     """Per output position and tap: the flat pixel in (B, H..), and whether it is a real one."""
-    pixels = torch.zeros((1, 1), dtype=torch.int64)
-    real = torch.ones((1, 1), dtype=torch.bool)
-    for axis in layer.axes:
-        at = (
-            torch.arange(axis.positions)[:, None] * axis.stride
-            + torch.arange(axis.kernel)[None, :] * axis.dilation
-            - axis.padding_begin
-        )
-        inside = (at >= 0) & (at < axis.size)
-        at = at.clamp(0, axis.size - 1)
-        pixels = (pixels[:, None, :, None] * axis.size + at[None, :, None, :]).reshape(
-            pixels.shape[0] * at.shape[0], -1
-        )
-        real = (real[:, None, :, None] & inside[None, :, None, :]).reshape(pixels.shape)
-    return pixels, real
+    axes = layer.axes
+    numbers = torch.arange(prod(axis.size for axis in axes)).view([axis.size for axis in axes])
+    begin = [axis.padding_begin for axis in axes]
+    windows = F.pad(numbers, torch_padding(begin, [axis.padding_end for axis in axes]), value=-1)
+    for number, axis in enumerate(axes):
+        reach = (axis.kernel - 1) * axis.dilation + 1
+        windows = windows.unfold(number, reach, axis.stride)[..., :: axis.dilation]
+    pixels = windows.reshape(prod(axis.positions for axis in axes), -1)
+    return pixels.clamp_min(0), pixels >= 0

@@ -77,6 +77,9 @@ class NormalOperator:
         weight: The weight constraints, None where no output is known.
         gradient: The gradient constraints, None where there are none.
         diagonal: The diagonal of SᵀS, shaped like x; 0 for unknowns that occur in no equation.
+        read: How many unknowns occur in an equation.
+        resolved: Singular values of S below this share of the largest count as zero: rounding, or
+            the precision of the gradients, drowns them.
     """
 
     def __init__(self, system: LayerSystem) -> None:
@@ -102,53 +105,61 @@ class NormalOperator:
         if self.weight is None and self.gradient is None:
             raise ValueError("no equations: neither dl/do nor o is known")
         self.diagonal = self._diagonal()
+        self.read = int((self.diagonal > 0).sum())
+        self.resolved = max(RESOLVED, system.precision)
+
+    def random_point(self) -> Tensor:
+        """A standard normal number for every unknown that is read, 0 for the others; always the
+        same."""
+        generator = torch.Generator().manual_seed(0)
+        point = torch.randn(self.shape, generator=generator, dtype=torch.float64)
+        return point.to(self.device) * (self.diagonal > 0)
 
     def apply(self, x: Tensor) -> Tensor:
         """SᵀS x."""
-        total = self._zeros()
-        padded = self._padded(x)
-        products = None if self.gradient is None else torch.zeros_like(self.gradient.dw)
+        total, padded, products = self._zeros(), self._padded(x), self._products()
+        weight, gradient = self.weight, self.gradient
         tiles = list(self._tiles())
         held = None
         for tile in tiles:
             P = self._patches(padded, tile)  # (g, n·k, t)
-            if self.weight is not None:
-                q = torch.bmm(self.weight.W, P)
-                q *= self._part(self.weight.mask, tile)
-                patches = torch.bmm(self.weight.W.transpose(1, 2), q)
-                if products is not None and len(tiles) == 1:
+            if weight is not None:
+                q = torch.bmm(weight.W, P)
+                q *= self._part(weight.mask, tile)
+                patches = torch.bmm(weight.W.transpose(1, 2), q)
+                if gradient is not None and len(tiles) == 1:
                     held = patches  # scattered once, with those of the other set
                 else:
                     self._scatter(total, tile, patches)
-            if products is not None and self.gradient is not None:
-                products.baddbmm_(self._part(self.gradient.G, tile), P.transpose(1, 2))
-        if products is not None and self.gradient is not None:
-            self._add_adjoint(total, products * self._by_filter(self.gradient.scale) ** 2, held)
+            if gradient is not None:
+                products.baddbmm_(self._part(gradient.G, tile), P.transpose(1, 2))
+        if gradient is not None:
+            scale = self._by_filter(gradient.scale)
+            self._add_adjoint(total, gradient.G, products * scale**2, held)
         return self._cropped(total)
 
     def misfit(self, x: Tensor) -> Misfit:
         """What the equations leave unexplained at x, and which change of x would explain it."""
-        total = self._zeros()
-        padded = self._padded(x)
-        products = None if self.gradient is None else torch.zeros_like(self.gradient.dw)
+        total, padded, products = self._zeros(), self._padded(x), self._products()
+        weight, gradient = self.weight, self.gradient
         # Sums in place: results kept for each tile would split the heap into unusable pieces.
         squares = torch.zeros((2,), dtype=torch.float64, device=self.device)
         for tile in self._tiles():
             P = self._patches(padded, tile)
-            if self.weight is not None:
-                mask = self._part(self.weight.mask, tile)
-                o = self._part(self.weight.o, tile) * self._by_filter(self.weight.scale)
+            if weight is not None:
+                mask = self._part(weight.mask, tile)
+                o = self._part(weight.o, tile) * self._by_filter(weight.scale)
                 target = torch.where(mask > 0, o, o.new_zeros(()))
-                r = target - torch.bmm(self.weight.W, P) * mask
+                r = target - torch.bmm(weight.W, P) * mask
                 squares += torch.stack([torch.sum(r * r), torch.sum(target * target)])
-                self._scatter(total, tile, torch.bmm(self.weight.W.transpose(1, 2), r))
-            if products is not None and self.gradient is not None:
-                products.baddbmm_(self._part(self.gradient.G, tile), P.transpose(1, 2))
-        if products is not None and self.gradient is not None:
-            scale = self._by_filter(self.gradient.scale)
-            r = self.gradient.dw - products * scale
-            squares += torch.stack([torch.sum(r * r), torch.sum(self.gradient.dw**2)])
-            self._add_adjoint(total, r * scale)
+                self._scatter(total, tile, torch.bmm(weight.W.transpose(1, 2), r))
+            if gradient is not None:
+                products.baddbmm_(self._part(gradient.G, tile), P.transpose(1, 2))
+        if gradient is not None:
+            scale = self._by_filter(gradient.scale)
+            r = gradient.dw - products * scale
+            squares += torch.stack([torch.sum(r * r), torch.sum(gradient.dw**2)])
+            self._add_adjoint(total, gradient.G, r * scale)
         residual, rhs = squares.sqrt().tolist()
         return Misfit(self._cropped(total), residual, rhs)
 
@@ -174,13 +185,16 @@ class NormalOperator:
     def _by_filter(self, scale: Tensor) -> Tensor:
         return scale.view(self._groups, -1, 1)
 
-    def _add_adjoint(self, total: Tensor, y: Tensor, held: Tensor | None = None) -> None:
+    def _products(self) -> Tensor:
+        """Zeros for what the gradient constraints make of x, (g, f, n·k)."""
+        size = self.shape[1] // self._groups * prod(self._op.kernel)
+        shape = (self._groups, self._filters // self._groups, size)
+        return torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def _add_adjoint(self, total: Tensor, G: Tensor, y: Tensor, held: Tensor | None = None) -> None:
         """Add Gᵀ y for y (g, f, n·k) at every output position, and patches held of a sole tile."""
-        if self.gradient is None:
-            return
         for tile in self._tiles():
-            G = self._part(self.gradient.G, tile)
-            patches = torch.bmm(y.transpose(1, 2), G)
+            patches = torch.bmm(y.transpose(1, 2), self._part(G, tile))
             self._scatter(total, tile, patches if held is None else patches.add_(held))
 
     def _tiles(self) -> Iterator[_Tile]:

@@ -8,6 +8,7 @@ little open and few outputs are known, the weight constraints are the border.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -19,7 +20,7 @@ from leakaudit.equations.axes import padded_sizes, per_filter, unknown_numbers, 
 from leakaudit.equations.convolution import Convolution
 from leakaudit.equations.phases import axis_phases, phase_systems
 from leakaudit.equations.system import LayerSystem
-from leakaudit.solvers.bordered import Bordered, base_shift
+from leakaudit.solvers.bordered import Base, Bordered, base_shift
 from leakaudit.solvers.conjugate_gradients import Preconditioner
 from leakaudit.solvers.dense import rows_times
 from leakaudit.solvers.factored import Factored
@@ -36,7 +37,6 @@ class BorderedPhases(Factored):
 
     @staticmethod
     def has_base(layer: ConvolutionGeometry) -> bool:
-        """Whether the gradient of its weight is observed."""
         return layer.observed
 
     @staticmethod
@@ -55,28 +55,18 @@ class BorderedPhases(Factored):
         return Cost(products, 4 * numbers)
 
     def factor(self, system: LayerSystem, operator: NormalOperator) -> Preconditioner:
-        """Factor the blocks, then what the border adds; see `Factored`."""
-        return Bordered(PhaseBase(system, operator, base_shift(operator)))
+        return Bordered(PhaseBase(system, operator))
 
 
-class PhaseBase:
+class PhaseBase(Base):
     """L of AᵀA + shift·I; see `bordered.Base`."""
 
-    def __init__(self, system: LayerSystem, operator: NormalOperator, shift: float) -> None:
-        """Factor.
-
-        Args:
-            system: Its output gradient is known.
-            operator: The same equations, scaled.
-            shift: Added to the diagonal.
-
-        Raises:
-            ValueError: The output gradient is not known.
-        """
+    def __init__(self, system: LayerSystem, operator: NormalOperator) -> None:
         if operator.gradient is None:
             raise ValueError("phases need gradient constraints")
         self._convolution = system.convolution
         self._weight = operator.weight
+        shift = base_shift(operator)
         groups = system.convolution.op.groups
         shape = system.convolution.input_shape
         rows = operator.gradient.G.transpose(0, 1)
@@ -103,26 +93,19 @@ class PhaseBase:
         return weight_rows(self._convolution, self._weight)[:, self.unknowns]
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """L⁻¹ v for each row v of vectors (m, R), in place."""
-        for inverse, block in self._blocks(vectors):
-            block.copy_(rows_times(block.reshape(-1, len(inverse)), inverse).view(block.shape))
-        return vectors
+        return self._multiplied(vectors, self._inverses)
 
     def backward(self, vectors: Tensor) -> Tensor:
-        """L⁻ᵀ v for each row v of vectors (m, R), in place."""
-        for inverse, block in self._blocks(vectors):
-            block.copy_(rows_times(block.reshape(-1, len(inverse)), inverse.T).view(block.shape))
-        return vectors
+        return self._multiplied(vectors, [inverse.T for inverse in self._inverses])
 
-    def _blocks(self, vectors: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Per block the inverse of L and a view (m, n, p) of its unknowns."""
-        sizes = [self._channels * len(inverse) for inverse in self._inverses]
-        return [
-            (inverse, part.view(len(vectors), self._channels, len(inverse)))
-            for inverse, part in zip(
-                self._inverses, vectors.split_with_sizes(sizes, dim=1), strict=True
-            )
-        ]
+    def _multiplied(self, vectors: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """Each block of the vectors by its own matrix (p, p), in place."""
+        sizes = [self._channels * len(matrix) for matrix in matrices]
+        parts = vectors.split_with_sizes(sizes, dim=1)
+        for part, matrix in zip(parts, matrices, strict=True):
+            block = part.view(len(vectors), self._channels, len(matrix))
+            block.copy_(rows_times(block.reshape(-1, len(matrix)), matrix).view(block.shape))
+        return vectors
 
 
 def weight_rows(convolution: Convolution, weight: WeightRows) -> Tensor:

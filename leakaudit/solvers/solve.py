@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from leakaudit.counting.bound import layer_bound
-from leakaudit.counting.geometry import ConvolutionGeometry
 from leakaudit.equations.system import LayerSystem
 from leakaudit.solvers.gradient_only import GradientOnly
 from leakaudit.solvers.interface import DEFAULT_MEMORY, Solution
 from leakaudit.solvers.matrix_free import MatrixFree
 from leakaudit.solvers.select import choose, choose_dense, choose_for_both
 from leakaudit.solvers.stacked import Stacked
-
-# Above this condition number gradients in float32 leave errors of a thousandth: the weight
-# constraints are then taken in as well.
-ILL_CONDITIONED = 1e3
 
 
 def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
@@ -34,7 +29,9 @@ def solve_layer(system: LayerSystem, memory: int = DEFAULT_MEMORY) -> Solution:
     choice = choose(layer, memory)
     solution = choice.solver(memory).solve(system)
     alone = solution if choice.solver is GradientOnly and system.has_weight else None
-    if alone is not None and _falls_short(alone, layer):
+    # Where the gradient constraints fix less than counting lets them, or fix it badly, the weight
+    # constraints are taken in as well.
+    if alone is not None and alone.falls_short(layer_bound(layer).read):
         rank = f"the gradient constraints alone have rank {alone.rank} of {alone.unknowns}"
         both = choose_for_both(layer, memory)
         choice = replace(both, reason=f"{rank}, condition {alone.condition:.0e}; {both.reason}")
@@ -50,9 +47,3 @@ def _because(reason: str, solution: Solution) -> Solution:
     """With why it was chosen, before what the solver says itself."""
     own = f"; {solution.reason}" if solution.reason else ""
     return replace(solution, reason=f"{reason}{own}")
-
-
-def _falls_short(alone: Solution, layer: ConvolutionGeometry) -> bool:
-    """Whether the gradient constraints fix less than counting lets them, or fix it badly."""
-    condition = alone.condition or 1.0
-    return condition > ILL_CONDITIONED or (alone.rank or 0) < layer_bound(layer).read

@@ -9,8 +9,9 @@ minimum-norm solution.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,7 +24,7 @@ from leakaudit.solvers.conjugate_gradients import Preconditioner, least_squares
 from leakaudit.solvers.dense import cholesky_solve
 from leakaudit.solvers.interface import Cost, Solution, Solver
 from leakaudit.solvers.normal import normal_matrix
-from leakaudit.solvers.normal_operator import RESOLVED, NormalOperator
+from leakaudit.solvers.normal_operator import NormalOperator
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,54 +41,32 @@ class Stacked(Solver):
         return Cost(unknowns**3 // 6, 8 * 3 * unknowns**2)
 
     def solve(self, system: LayerSystem) -> Solution:
-        """Solve; see `Solver`."""
         operator = NormalOperator(system)
         H = normal_matrix(system, operator)  # (n, n), n = |X|
-        unknowns = H.shape[0]
         # Pixels that nothing reads have a zero row; they would make the matrix singular for no
         # reason but themselves. They stay 0 in the solution and lack in the rank.
         live = torch.diagonal(H) > 0
         if not bool(live.any()):
-            end = least_squares(operator)
             zero = "every coefficient is 0"
-            return Solution(end.x, self.NAME_SINGULAR, zero, unknowns, 0, None, end.residual)
+            return least_squares(operator).solution(self.NAME_SINGULAR, zero, 0, None)
         reduced = H if bool(live.all()) else H[live][:, live]
         factor, info = torch.linalg.cholesky_ex(reduced)
-        extremes: tuple[float, float] | None
         if int(info) == 0:
-            extremes = largest, smallest = extreme_singular_values(reduced, factor)
-            if smallest > max(RESOLVED, system.precision) * largest:
+            largest, smallest = extreme_singular_values(reduced, factor)
+            if smallest > operator.resolved * largest:
                 inverse = _among(live, lambda rows: cholesky_solve(rows.T, factor).T)
-                return _refined(operator, inverse, self.NAME, reduced.shape[0], extremes)
+                end, full = least_squares(operator, inverse), reduced.shape[0]
+                return end.solution(self.NAME, "", full, (largest, smallest))
         values, vectors = torch.linalg.eigh(reduced)
         singular = values.clamp_min(0).sqrt()
-        keep = singular > max(RESOLVED, system.precision) * singular[-1]
-        rank = int(keep.sum())
-        kept = vectors[:, keep]
-        extremes = (float(singular[-1]), float(singular[keep][0])) if rank else None
+        keep = singular > operator.resolved * singular[-1]
+        kept, rank = vectors[:, keep], int(keep.sum())
         inverse = _among(live, lambda rows: ((rows @ kept) / values[keep]) @ kept.T)
-        return _refined(operator, inverse, self.NAME_SINGULAR, rank, extremes)
-
-
-def _refined(
-    operator: NormalOperator,
-    inverse: Preconditioner,
-    name: str,
-    rank: int,
-    extremes: tuple[float, float] | None,
-) -> Solution:
-    end = least_squares(operator, inverse)
-    return Solution(
-        x=end.x,
-        solver=name,
-        reason="",
-        unknowns=end.x.numel(),
-        rank=rank,
-        condition=extremes[0] / extremes[1] if extremes else float("inf"),
-        residual=end.residual,
-        iterations=end.iterations,
-        singular_values=extremes,
-    )
+        end = least_squares(operator, inverse)
+        if not rank:
+            return replace(end.solution(self.NAME_SINGULAR, "", 0, None), condition=math.inf)
+        extremes = float(singular[-1]), float(singular[keep][0])
+        return end.solution(self.NAME_SINGULAR, "", rank, extremes)
 
 
 def extreme_singular_values(H: Tensor, factor: Tensor, steps: int = 12) -> tuple[float, float]:

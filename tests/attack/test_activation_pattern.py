@@ -52,7 +52,7 @@ def hidden_pattern(
     recovered = y.detach() + noise * torch.randn(o.shape, generator=generator, dtype=torch.float64)
     below = {nn.ReLU: 0.0, nn.LeakyReLU: 0.2, nn.PReLU: 0.25}[type(module)]
     one = torch.ones_like(recovered)
-    activation = PiecewiseLinear(recovered, g, one, below * one, max(4 * noise, 0.05))
+    activation = PiecewiseLinear(recovered, g, below * one, max(4 * noise, 0.05))
     state = State(graph, weights, gradients, HALF, LOSS)
     truth = o.detach() > 0
     uncertain = (recovered.abs() <= activation.radius).flatten().nonzero().flatten()

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 
 from hypothesis import given, settings, strategies as st
 
-from leakaudit.attack.loss import loss_value, solve_head, worst_case_target
+from leakaudit.attack.loss import solve_head
+from leakaudit.confirm.client import loss_value, worst_case_target
 
 SUITE = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -74,9 +74,8 @@ def saturation_inequalities(
             y = values.get(reader.outputs[0])
             return None if levels is None or y is None else _bounds(op, levels, y, slope, offset)
         if isinstance(op, BatchNorm):
-            parameters = {role: weights[name] for role, name in reader.parameters}
-            (at_offset,) = execute(op, [offset], parameters, graph, reader)
-            (at_sum,) = execute(op, [offset + slope], parameters, graph, reader)
+            (at_offset,) = execute(graph, reader, [offset], weights)
+            (at_sum,) = execute(graph, reader, [offset + slope], weights)
             slope, offset = at_sum - at_offset, at_offset
         elif not isinstance(op, Identity):
             return None

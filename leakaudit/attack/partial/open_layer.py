@@ -12,11 +12,9 @@ from leakaudit.attack.partial.inequalities import Inequalities, saturation_inequ
 from leakaudit.attack.replay import walk
 from leakaudit.attack.state import State
 from leakaudit.counting.count import bound_of
-from leakaudit.equations.layer import layer_system
 from leakaudit.equations.system import LayerSystem
 from leakaudit.facts.fact import Kind, Quality, gradient, value
 from leakaudit.leakpath.path import LeakPath, derivation_tree
-from leakaudit.operators import Conv
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +40,9 @@ def open_layers(path: LeakPath, state: State) -> dict[str, OpenLayer]:
     known, graph = path.knowledge, path.knowledge.graph
     result = {}
     for node in graph.nodes:
-        (x, o) = (node.inputs[0], node.outputs[0]) if node.inputs else ("", "")
-        if not isinstance(node.op, Conv) or value(x) in state.known:
+        if not node.op.is_convolution or value(node.inputs[0]) in state.known:
             continue
-        bound = bound_of(graph, node)
+        bound, (o,) = bound_of(graph, node), node.outputs
         if bound.rank >= bound.unknowns:
             continue
         facts = [f for f in (gradient(o), value(o)) if (known.quality(f) or 0) > Quality.SCALED]
@@ -53,17 +50,7 @@ def open_layers(path: LeakPath, state: State) -> dict[str, OpenLayer]:
             walk(derivation_tree(known, fact), state)  # as far as the numbers allow
         G = state.known.get(gradient(o))
         output = state.known.get(value(o)) or state.outputs.get(o)
-        if G is None and output is None:
-            continue
-        system = layer_system(
-            graph,
-            node,
-            state.weights,
-            state.gradients,
-            G=None if G is None else G.tensor,
-            o=output,
-            precision=state.precision,
-        )
+        system = state.system(node, None if G is None else G.tensor, output)
         if system.has_gradient or system.has_weight:
             values = {f.tensor: y.tensor for f, y in state.known.items() if f.kind is Kind.VALUE}
             bounds = saturation_inequalities(graph, node, state.weights, values | state.decided)

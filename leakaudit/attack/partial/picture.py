@@ -1,7 +1,10 @@
 """Among the pictures that fit a layer's equations, the one that changes least.
 
-It fits the equations as far as the gradients are precise, and keeps within what else is known: the
-range of its values, and the inequalities of saturated outputs.
+Photographs are among those that change least: flat areas, with edges that all colour channels
+share. Total variation measures it, a prior that needs no training data (Rudin, Osher and Fatemi
+1992; over all channels together: Blomgren and Chan 1998). The picture fits the equations as far as
+the gradients are precise, and keeps within what else is known: the range of its values, and the
+inequalities of saturated outputs.
 """
 
 from __future__ import annotations
@@ -14,14 +17,9 @@ from torch import Tensor
 
 from leakaudit.attack.partial.admm import ITERATION_LIMIT, Term, minimise
 from leakaudit.attack.partial.inequalities import Inequalities
-from leakaudit.attack.partial.total_variation import (
-    differences,
-    differences_adjoint,
-    shrink,
-)
 from leakaudit.equations.axes import per_channel
 from leakaudit.equations.linear_maps import (
-    LinearOperator,
+    Constraints,
     WeightConstraints,
     gradient_equations,
     row_scale,
@@ -103,13 +101,13 @@ def _scale(start: Tensor, value_range: Range | None) -> float:
     return float(start.abs().max()) or 1.0
 
 
-def _equations(system: LayerSystem) -> list[tuple[LinearOperator, Tensor, float]]:
+def _equations(system: LayerSystem) -> list[tuple[Constraints, Tensor, float]]:
     """Both sets where they can be set up, scaled: map, right-hand side and its relative rounding.
 
     What is known of the output is not rounded to the gradients' type.
     """
     gradient, weight = gradient_equations(system), weight_equations(system)
-    sets: list[tuple[LinearOperator, Tensor, float]] = []
+    sets: list[tuple[Constraints, Tensor, float]] = []
     if gradient is not None:
         sets.append((*gradient, _ROUNDING * system.precision))
     if weight is not None:
@@ -117,7 +115,7 @@ def _equations(system: LayerSystem) -> list[tuple[LinearOperator, Tensor, float]
     return sets
 
 
-def _near(operator: LinearOperator, rhs: Tensor, slack: float) -> Term:
+def _near(operator: Constraints, rhs: Tensor, slack: float) -> Term:
     """|K x - rhs| <= slack · |rhs|."""
     radius = slack * rhs.norm()
 
@@ -150,7 +148,43 @@ def _saturated(system: LayerSystem, inequalities: Inequalities) -> Term:
     )
 
 
-def _residual(sets: list[tuple[LinearOperator, Tensor, float]], x: Tensor) -> float:
+def _residual(sets: list[tuple[Constraints, Tensor, float]], x: Tensor) -> float:
     off = sum(float((operator.mv(x) - rhs).square().sum()) for operator, rhs, _ in sets)
     total = sum(float(rhs.square().sum()) for _, rhs, _ in sets)
     return math.sqrt(off / total) if total else math.sqrt(off)
+
+
+def differences(x: Tensor) -> Tensor:
+    """Forward differences along both spatial axes, 0 at the far borders.
+
+    Args:
+        x: (B, N, H, W).
+
+    Returns:
+        (2, B, N, H, W).
+    """
+    d = x.new_zeros((2, *x.shape))
+    d[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
+    d[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
+    return d
+
+
+def differences_adjoint(d: Tensor) -> Tensor:
+    """The adjoint of `differences`: (2, B, N, H, W) to (B, N, H, W)."""
+    x = torch.zeros_like(d[0])
+    vertical, horizontal = d[0, :, :, :-1], d[1, :, :, :, :-1]
+    x[:, :, 1:] += vertical
+    x[:, :, :-1] -= vertical
+    x[:, :, :, 1:] += horizontal
+    x[:, :, :, :-1] -= horizontal
+    return x
+
+
+def shrink(d: Tensor, threshold: float) -> Tensor:
+    """Shorten each pixel's gradient by `threshold`, to 0 at most.
+
+    The proximal map of the total variation, the sum over the pixels of the length of their
+    gradient, both axes and all channels together.
+    """
+    length = d.square().sum(dim=(0, 2), keepdim=True).sqrt()
+    return d * (1 - threshold / length.clamp_min(threshold))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.signs.pattern import decide_pattern
 from leakaudit.attack.signs.saturation import saturated_exactly
 from leakaudit.attack.state import PathBroken, State
@@ -45,7 +44,7 @@ def _activation(step: Derivation, state: State) -> tuple[Node, Activation, Known
         # Outputs that read nothing but padding are 0 exactly; rounding gives them a sign.
         y = torch.where(y.abs() <= _sign_rounding(state, known), torch.zeros_like(y), y)
     if op.straight and op.bends_at_zero and gradient(name) in state.known:
-        y = decide_pattern(state, node, y, known, slope)
+        y = decide_pattern(state, node, op, y, known, slope)
         state.decided[name] = y
     return node, op, Known(y, known.mask, known.error), slope
 
@@ -78,16 +77,16 @@ def output_gradient(step: activation.ActivationGradient, state: State) -> Known:
 def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     _, op, y, slope = _activation(step, state)
     o = inverse(op, y.tensor, slope)
-    mask = torch.isfinite(o)
-    if y.mask is not None:
-        mask &= y.mask
+    mask = torch.isfinite(o) & y.where
     # Straight pieces through 0 leave a 0 exact; curves round, as the logarithm of 1 + rounding.
-    error = y.error if op.straight else y.error + rounding(state, y.tensor)
+    error = y.error if op.straight else y.error + state.rounding(y.tensor)
     slopes = derivative(op, y.tensor, slope).abs()
     if not op.straight:
         mask &= ~_saturated(o, slopes, mask, error)
     o = torch.where(mask, o, torch.zeros_like(o))
-    return Known(o, None if bool(mask.all()) else mask, _magnified(error, slopes[mask]))
+    # The error of o is that of y, magnified where the activation is flattest.
+    flattest = max(float(slopes[mask].min()), _FLATTEST) if bool(mask.any()) else 1.0
+    return Known(o, None if bool(mask.all()) else mask, error / flattest)
 
 
 def _saturated(o: Tensor, slopes: Tensor, mask: Tensor, error: float) -> Tensor:
@@ -98,8 +97,3 @@ def _saturated(o: Tensor, slopes: Tensor, mask: Tensor, error: float) -> Tensor:
     steep = mask & (slopes >= _SATURATED * torch.where(mask, slopes, 0).max())
     scale = torch.where(steep, o, 0).abs().max()
     return mask & ~steep & (_TYPICAL * error > _WORTHLESS * scale * slopes)
-
-
-def _magnified(error: float, slopes: Tensor) -> float:
-    """The error of o: that of y, magnified where the activation is flattest."""
-    return error / max(float(slopes.min()), _FLATTEST) if slopes.numel() else error

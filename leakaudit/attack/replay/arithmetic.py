@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
 from leakaudit.facts.fact import Kind, value
@@ -19,7 +18,7 @@ def branch_value(step: BranchValue, state: State) -> Known:
     y = state.known[value(node.outputs[0])]
     index = node.inputs.index(step.conclusion.tensor)
     if isinstance(node.op, Scale):
-        error = y.error + (rounding(state, y.tensor) if node.op.offset else 0.0)
+        error = y.error + (state.rounding(y.tensor) if node.op.offset else 0.0)
         x = (y.tensor - node.op.offset) / node.op.factor
         return Known(x, y.mask, error / abs(node.op.factor))
     other_name = node.inputs[1 - index]
@@ -28,15 +27,14 @@ def branch_value(step: BranchValue, state: State) -> Known:
     error = y.error + (known.error if known else 0.0)
     match node.op:
         case Add():
-            return Known(y.tensor - other, y.mask, error + rounding(state, y.tensor))
+            return Known(y.tensor - other, y.mask, error + state.rounding(y.tensor))
         case Sub():
             x = y.tensor + other if index == 0 else other - y.tensor
-            return Known(x, y.mask, error + rounding(state, y.tensor))
+            return Known(x, y.mask, error + state.rounding(y.tensor))
         case Div():
             return Known(y.tensor * other, y.mask, error * float(other.abs().max()))
         case Mul(zeros=zeros) if zeros:
-            hidden = (other == 0).expand_as(y.tensor)
-            mask = ~hidden if y.mask is None else y.mask & ~hidden
+            mask = y.where & (other != 0)
             x = torch.where(mask, y.tensor / other, torch.zeros_like(y.tensor))
             return Known(x, mask, error / float(other[other != 0].abs().min()))
         case Mul():
@@ -53,7 +51,7 @@ def added_parameter_gradient(step: AddedParameterGradient, state: State) -> Know
     for index, name in enumerate(node.inputs):
         if name in state.gradients and state.gradients[name].numel() == torch.Size(shape).numel():
             sign = -1 if isinstance(node.op, Sub) and index == 1 else 1
-            return Known(sign * state.gradients[name].reshape(shape))
+            return state.shaped(node.outputs[0], sign * state.gradients[name])
     raise TypeError(f"{step.node} adds no parameter of the shape of its output")
 
 
@@ -63,8 +61,7 @@ def operand_gradient(step: OperandGradient, state: State) -> Known:
     (fact,) = step.premises
     index = fact.index if fact.kind is Kind.CONTRIBUTION else node.inputs.index(fact.tensor)
     sign = -1 if isinstance(node.op, Sub) and index == 1 else 1
-    shape = state.graph.tensors[node.outputs[0]].shape
-    return Known(sign * state.known[fact].tensor.reshape(shape))
+    return state.shaped(node.outputs[0], sign * state.known[fact].tensor)
 
 
 def require_nonzero(node: str, factor: Tensor) -> None:

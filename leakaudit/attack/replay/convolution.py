@@ -6,15 +6,12 @@ import torch
 
 from leakaudit.attack.replay.activation import pre_activation
 from leakaudit.attack.state import PathBroken, State
+from leakaudit.equations.convolution import convolution_of
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import convolution_of, layer_system, read_pixels
-from leakaudit.equations.system import LayerSystem
 from leakaudit.facts.fact import Kind, Quality, gradient, value
-from leakaudit.graph import Node
 from leakaudit.operators import Activation, convolution
 from leakaudit.operators.activation import ActivationInverse
-from leakaudit.solvers.interface import Solution
-from leakaudit.solvers.solve import ILL_CONDITIONED, solve_layer
+from leakaudit.solvers.solve import solve_layer
 
 # Rounding leaves residuals far below this; a wrong scale or sign of the head leaves most of the
 # right-hand side unexplained.
@@ -38,17 +35,20 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
     (o,) = node.outputs
     # Coarse gradients are worth the output as well, where deciding its pattern has shown it.
     output = state.known[value(o)] if Kind.VALUE in premises else state.outputs.get(o)
-    system = _system(node, state, output, with_gradient=Kind.GRADIENT in premises)
+    G = state.known[gradient(o)].tensor if Kind.GRADIENT in premises else None
+    system = state.system(node, G, output)
     solution = solve_layer(system, state.memory)
     read = solution.unknowns - step.counts.get("unread", 0)
-    if output is None and _falls_short(solution, read):
+    if output is None and solution.falls_short(read):
         # Counting takes every dl/do for generic; many that are 0 fix less. The output may be had.
         output = _output(o, state)
         if output is not None:
-            system = _system(node, state, output, with_gradient=True)
+            system = state.system(node, G, output)
             solution = solve_layer(system, state.memory)
     state.solutions[step.node] = solution
-    if system.o is None and _vanished(system):
+    vanished = system.dw is not None and not bool(system.dw.any())
+    # Solving would give an input of zeros.
+    if output is None and vanished and G is not None and bool(G.any()):
         raise PathBroken(
             step.node,
             "every gradient of its weight is 0 though that of its output is not: they underflow "
@@ -57,7 +57,7 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
         )
     if solution.rank is not None and solution.rank < read:
         why = ""
-        if system.dw is not None and not bool(system.dw.any()):
+        if vanished:
             why = (
                 ": every gradient of its weight is 0: all outputs are inactive or saturated, or "
                 "the gradients are too small for the type they were sent in"
@@ -77,37 +77,10 @@ def layer_value(step: convolution.ConvolutionValue, state: State) -> Known:
             f"the equations contradict each other (relative residual {solution.residual:.2f})",
             solution,
         )
-    mask = None if step.quality is Quality.EXACT else read_pixels(system.convolution, system.w)
+    mask = None if step.quality is Quality.EXACT else system.convolution.read_pixels(system.w)
     relative = max(ROUNDING * EPSILON, state.precision, solution.residual)
     relative *= solution.condition or 1e4
     return Known(solution.x, mask, relative * float(solution.x.abs().max()))
-
-
-def _system(node: Node, state: State, output: Known | None, *, with_gradient: bool) -> LayerSystem:
-    G = state.known[gradient(node.outputs[0])].tensor if with_gradient else None
-    return layer_system(
-        state.graph,
-        node,
-        state.weights,
-        state.gradients if with_gradient else {},
-        G=G,
-        o=output,
-        precision=state.precision,
-    )
-
-
-def _vanished(system: LayerSystem) -> bool:
-    """Whether dl/dw is 0 throughout and dl/do is not: solving would give an input of zeros."""
-    if system.dw is None or system.G is None:
-        return False
-    return not bool(system.dw.any()) and bool(system.G.any())
-
-
-def _falls_short(solution: Solution, read: int) -> bool:
-    """Whether the gradient constraints alone leave unknowns open, or fix them badly."""
-    if solution.rank is not None and solution.rank < read:
-        return True
-    return (solution.condition or 1.0) > ILL_CONDITIONED
 
 
 def _output(o: str, state: State) -> Known | None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from leakaudit.attack.state import PathBroken, State
 from leakaudit.equations.known import Known
-from leakaudit.execute import execute
+from leakaudit.execute import compute, execute
 from leakaudit.facts import general
 from leakaudit.facts.fact import Derivation, Kind, gradient
-from leakaudit.graph import Node
 from leakaudit.leakpath.path import SumOverUses
 from leakaudit.operators import Embedding
 
@@ -22,18 +19,11 @@ def sum_over_uses(step: SumOverUses, state: State) -> Known:
     return Known(torch.stack(parts).sum(dim=0))
 
 
-def compute(node: Node, state: State, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """The outputs of a node for these activations."""
-    inputs = [values[name] if name in values else state.weights[name] for name in node.inputs]
-    parameters = {role: state.weights[name] for role, name in node.parameters}
-    return execute(node.op, inputs, parameters, state.graph, node)
-
-
 def forward(step: general.Forward, state: State) -> Known:
     """The output, computed."""
     node = state.graph.node(step.node)
     values = {fact.tensor: state.known[fact].tensor for fact in step.premises}
-    results = compute(node, state, values)
+    results = compute(state.graph, node, values, state.weights)
     return Known(results[node.outputs.index(step.conclusion.tensor)])
 
 
@@ -59,8 +49,7 @@ def pull_back(step: Derivation, state: State) -> Known:
     target = step.conclusion
     index = target.index if target.kind is Kind.CONTRIBUTION else node.inputs.index(target.tensor)
     inputs[index] = inputs[index].detach().clone().requires_grad_(True)
-    parameters = {role: state.weights[name] for role, name in node.parameters}
-    outputs = execute(node.op, inputs, parameters, state.graph, node)
+    outputs = execute(state.graph, node, inputs, state.weights)
     back = [state.known[gradient(name)].tensor for name in node.outputs]
     pairs = [(o, g) for o, g in zip(outputs, back, strict=True) if o.requires_grad]
     if not pairs:
@@ -74,8 +63,7 @@ def pull_back(step: Derivation, state: State) -> Known:
 def bias_gradient(step: Derivation, state: State) -> Known:
     """dl/dy = db where each element of a bias is read once."""
     node = state.graph.node(step.node)
-    db = state.gradients[node.parameter("bias") or ""]
-    return Known(db.reshape(state.graph.tensors[node.outputs[0]].shape))
+    return state.shaped(node.outputs[0], state.gradients[node.parameter("bias") or ""])
 
 
 def unused_gradient(step: general.UnusedGradient, state: State) -> Known:
@@ -87,10 +75,9 @@ def unused_gradient(step: general.UnusedGradient, state: State) -> Known:
 def selected_parameter_gradient(step: general.SelectedParameterGradient, state: State) -> Known:
     """The same elements of the parameter's gradient."""
     node = state.graph.node(step.node)
-    parameters = {role: state.gradients[name] for role, name in node.parameters}
     if isinstance(node.op, Embedding):
         rows = state.weights[node.inputs[0]].flatten()
         if len(set(rows.tolist())) < rows.numel():
             raise PathBroken(step.node, "a row of the table is read twice: its gradient is a sum")
     inputs = [state.gradients.get(name, state.weights[name]) for name in node.inputs]
-    return Known(execute(node.op, inputs, parameters, state.graph, node)[0])
+    return Known(execute(state.graph, node, inputs, state.gradients)[0])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from leakaudit.attack.replay.general import compute
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
+from leakaudit.execute import compute
 from leakaudit.facts.fact import value
 from leakaudit.graph import Node
 from leakaudit.operators.moved import MovedValue
@@ -23,14 +23,8 @@ def moved_value(step: MovedValue, state: State) -> Known:
     known = [state.known[value(name)] for name in node.outputs]
     y = torch.cat([output.tensor.reshape(-1) for output in known])
     numbers = _numbers(state, node, step.conclusion.tensor, y)
-    for_use = numbers > 0
-    if any(output.mask is not None for output in known):
-        masks = [
-            torch.ones_like(output.tensor, dtype=torch.bool) if output.mask is None else output.mask
-            for output in known
-        ]
-        for_use &= torch.cat([mask.reshape(-1) for mask in masks])
-    places = torch.nonzero(for_use).reshape(-1)
+    shown = torch.cat([output.where.reshape(-1) for output in known])
+    places = torch.nonzero(shown & (numbers > 0)).reshape(-1)
     first = torch.full((torch.Size(shape).numel(),), y.numel(), device=y.device)
     first.scatter_reduce_(0, numbers[places] - 1, places, "amin")
     mask = first < y.numel()
@@ -54,6 +48,7 @@ def _numbers(state: State, node: Node, tensor: str, like: Tensor) -> Tensor:
     }
     sent = []
     for sign in (1, -1):
-        outputs = compute(node, state, {**values, tensor: sign * count.reshape(shape)})
+        values[tensor] = sign * count.reshape(shape)
+        outputs = compute(state.graph, node, values, state.weights)
         sent.append(torch.cat([output.reshape(-1) for output in outputs]))
     return torch.where(sent[0] == -sent[1], sent[0], 0).long()

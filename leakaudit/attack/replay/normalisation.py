@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.replay.arithmetic import require_nonzero
-from leakaudit.attack.replay.rounding import rounding
 from leakaudit.attack.state import State
 from leakaudit.equations.known import Known
 from leakaudit.facts.fact import value
@@ -31,5 +30,5 @@ def batch_norm_inverse(step: BatchNormInverse, state: State) -> Known:
     require_nonzero(step.node, scale)
     gain = torch.sqrt(channel("variance", 1.0) + node.op.epsilon) / scale
     x = (y.tensor - channel("bias", 0.0)) * gain + channel("mean", 0.0)
-    error = y.error + rounding(state, y.tensor)
+    error = y.error + state.rounding(y.tensor)
     return Known(x, y.mask, error * float(gain.abs().max()))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import singledispatch
 from typing import Any
 
+from leakaudit import operators as ops
 from leakaudit.attack.replay import (
     activation,
     arithmetic,
@@ -20,14 +21,7 @@ from leakaudit.equations.known import Known
 from leakaudit.facts import general as generals
 from leakaudit.facts.fact import Derivation, Quality
 from leakaudit.leakpath import path
-from leakaudit.operators import (
-    activation as activations,
-    arithmetic as arithmetics,
-    convolution as convolutions,
-    dense as denses,
-    moved as moves,
-    normalisation as normalisations,
-)
+from leakaudit.operators.moved import MovedGradient, MovedValue
 
 
 @singledispatch
@@ -42,32 +36,32 @@ def replay(step: Derivation, state: State) -> Known:
 
 
 REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
-    activations.ActivationGradient: activation.output_gradient,
-    activations.ActivationInverse: activation.pre_activation,
-    arithmetics.AddedParameterGradient: arithmetic.added_parameter_gradient,
-    arithmetics.BranchValue: arithmetic.branch_value,
-    arithmetics.OperandGradient: arithmetic.operand_gradient,
-    arithmetics.ProductGradient: general.pull_back,
-    convolutions.BiasGradient: general.bias_gradient,
-    convolutions.ConvolutionInputGradient: convolution.input_gradient,
-    convolutions.ConvolutionValue: convolution.layer_value,
-    denses.GradientFromBias: dense.gradient_from_bias,
-    denses.GradientFromLoss: dense.gradient_from_loss,
-    denses.InputGradient: dense.input_gradient,
-    denses.ValueFromBias: dense.value_from_bias,
-    denses.ValueFromGradient: dense.value_from_gradient,
-    denses.ValueFromLoss: dense.value_from_loss,
-    denses.ValueFromOutput: dense.value_from_output,
-    denses.ValueUpToScale: dense.value_up_to_scale,
+    ops.activation.ActivationGradient: activation.output_gradient,
+    ops.activation.ActivationInverse: activation.pre_activation,
+    ops.arithmetic.AddedParameterGradient: arithmetic.added_parameter_gradient,
+    ops.arithmetic.BranchValue: arithmetic.branch_value,
+    ops.arithmetic.OperandGradient: arithmetic.operand_gradient,
+    ops.arithmetic.ProductGradient: general.pull_back,
+    ops.convolution.BiasGradient: general.bias_gradient,
+    ops.convolution.ConvolutionInputGradient: convolution.input_gradient,
+    ops.convolution.ConvolutionValue: convolution.layer_value,
+    ops.dense.GradientFromBias: dense.gradient_from_bias,
+    ops.dense.GradientFromLoss: dense.gradient_from_loss,
+    ops.dense.InputGradient: dense.input_gradient,
+    ops.dense.ValueFromBias: dense.value_from_bias,
+    ops.dense.ValueFromGradient: dense.value_from_gradient,
+    ops.dense.ValueFromLoss: dense.value_from_loss,
+    ops.dense.ValueFromOutput: dense.value_from_output,
+    ops.dense.ValueUpToScale: dense.value_up_to_scale,
     generals.AffineGradient: general.pull_back,
     generals.Backward: general.pull_back,
     generals.Forward: general.forward,
     generals.SelectedParameterGradient: general.selected_parameter_gradient,
     generals.UnusedGradient: general.unused_gradient,
-    moves.MovedGradient: general.pull_back,
-    moves.MovedValue: moved.moved_value,
-    normalisations.BatchNormInverse: normalisation.batch_norm_inverse,
-    normalisations.BiasGradient: general.bias_gradient,
+    MovedGradient: general.pull_back,
+    MovedValue: moved.moved_value,
+    ops.normalisation.BatchNormInverse: normalisation.batch_norm_inverse,
+    ops.normalisation.BiasGradient: general.bias_gradient,
     path.SumOverUses: general.sum_over_uses,
 }
 for derivation, function in REPLAYS.items():

@@ -97,9 +97,8 @@ class Problem:
 
         for segment in segments:
             for node in segment.nodes:
-                roles = {role: read(name) for role, name in node.parameters}
-                arguments = [read(name) for name in node.inputs]
-                outputs = execute(node.op, arguments, roles, self.graph, node)
+                stored = {name: read(name) for _, name in node.parameters}
+                outputs = execute(self.graph, node, [read(name) for name in node.inputs], stored)
                 values.update(zip(node.outputs, outputs, strict=True))
         return values[segments[-1].sink] if segments else x
 
@@ -142,9 +141,7 @@ def pose(
     constants = dict(weights)
     for node in below:
         if not private.intersection(node.outputs):
-            arguments = [constants[name] for name in node.inputs]
-            roles = {role: constants[name] for role, name in node.parameters}
-            outputs = execute(node.op, arguments, roles, graph, node)
+            outputs = compute(graph, node, constants, constants)
             constants.update(zip(node.outputs, outputs, strict=True))
     nodes = [node for node in below if private.intersection(node.outputs)]
     found = known[features]

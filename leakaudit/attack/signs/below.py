@@ -6,7 +6,6 @@ from torch import Tensor
 
 from leakaudit.attack.state import State
 from leakaudit.graph import Node
-from leakaudit.operators import Conv
 
 
 def convolution_below(state: State, node: Node) -> Node | None:
@@ -25,9 +24,8 @@ def _sole(state: State, node: Node) -> Node | None:
     """The convolution whose output the activation alone reads."""
     (o,) = node.inputs
     below = state.graph.producers.get(o)
-    if below is None or not isinstance(below.op, Conv) or len(state.graph.uses[o]) != 1:
-        return None
-    return below
+    sole = below is not None and below.op.is_convolution and len(state.graph.uses[o]) == 1
+    return below if sole else None
 
 
 def _observed(state: State, node: Node, role: str) -> Tensor | None:

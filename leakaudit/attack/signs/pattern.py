@@ -12,24 +12,25 @@ from torch import Tensor
 from leakaudit.attack.signs.below import bias_gradient, convolution_below
 from leakaudit.attack.signs.trials import PiecewiseLinear, fit_pattern
 from leakaudit.attack.state import State
-from leakaudit.equations.axes import per_channel
 from leakaudit.equations.known import Known
+from leakaudit.execute.activation import derivative
 from leakaudit.facts.fact import gradient
 from leakaudit.graph import Node
-from leakaudit.operators import LeakyRelu, Relu
+from leakaudit.operators import Activation, Relu
 
 # Gradients more precise than this decide by the bias gradients alone, wherever these fit.
 PRECISE = 1e-5
 
 
 def decide_pattern(
-    state: State, node: Node, y: Tensor, known: Known, slope: Tensor | None
+    state: State, node: Node, op: Activation, y: Tensor, known: Known, slope: Tensor | None
 ) -> Tensor:
     """The output of ReLU, LeakyReLU or PReLU with the signs of the activation pattern that fits.
 
     Args:
         state: dl/dy must be known.
         node: The activation.
+        op: Its operator.
         y: Its output, with the signs of the first guess.
         known: The same as it was recovered.
         slope: PReLU's slopes.
@@ -38,25 +39,19 @@ def decide_pattern(
     g = state.known[gradient(node.outputs[0])].tensor
     if below is None or known.mask is not None:
         return y
-    raw = known.tensor
-    radius = known.error
-    if isinstance(node.op, Relu) and bool((raw < 0).any()):
+    raw, radius = known.tensor, known.error
+    if isinstance(op, Relu) and bool((raw < 0).any()):
         # What came back below 0 shows how large the errors are.
         radius = min(radius, 3 * float(-raw.min()))
-    one = torch.ones_like(y)
-    negative: Tensor = one * 0
-    if isinstance(node.op, LeakyRelu):
-        negative = one * node.op.slope
-    elif slope is not None:
-        negative = one * per_channel(slope, y)
     on = y > 0
-    piecewise = PiecewiseLinear(raw, g, one, negative, radius)
+    slope_below = derivative(op, torch.full_like(y, -1), slope)
+    piecewise = PiecewiseLinear(raw, g, slope_below, radius)
     if radius > 0 and not _sums_fit(state, node, piecewise, on):
         on = fit_pattern(state, below, piecewise, on, bias_gradient(state, node))
     if state.precision > PRECISE:
         state.outputs[below.outputs[0]] = piecewise.output(on)
     tiny = torch.finfo(y.dtype).tiny
-    off = torch.zeros_like(y) if isinstance(node.op, Relu) else y.clamp_max(-tiny)
+    off = torch.zeros_like(y) if isinstance(op, Relu) else y.clamp_max(-tiny)
     return torch.where(on, y.clamp_min(tiny), off)
 
 

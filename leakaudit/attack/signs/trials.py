@@ -20,7 +20,6 @@ from torch import Tensor
 from leakaudit.attack.state import State
 from leakaudit.equations.axes import per_channel, per_filter
 from leakaudit.equations.known import Known
-from leakaudit.equations.layer import layer_system
 from leakaudit.equations.linear_maps import gradient_equations, weight_equations
 from leakaudit.equations.system import LayerSystem
 from leakaudit.graph import Node
@@ -44,31 +43,28 @@ _ROUNDING = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PiecewiseLinear:
-    """An activation that is linear above 0 and below, where its output was recovered.
+    """An activation with slope 1 above 0 and another one below, where its output was recovered.
 
     Attributes:
         y: Its recovered output (B, F, O..).
         g: dl/dy, same shape.
-        above: Slope above 0, broadcastable to y.
-        below: Slope below 0, likewise; 0 where the output does not show how far below.
+        below: Slope below 0, same shape; 0 where the output does not show how far below.
         radius: Outputs within this of 0 do not show their sign.
     """
 
     y: Tensor
     g: Tensor
-    above: Tensor
     below: Tensor
     radius: float
 
     def output_gradient(self, on: Tensor) -> Tensor:
         """dl/do for an activation pattern: which outputs are above 0."""
-        return self.g * torch.where(on, self.above, self.below)
+        return self.g * torch.where(on, 1.0, self.below)
 
     def output(self, on: Tensor) -> Known:
         """o as far as it is known: not where its sign is uncertain and a negative one is hidden."""
-        slope = torch.where(on, self.above, self.below)
-        shown = slope != 0
-        shown &= (self.y.abs() > self.radius) | (self.below != 0).expand_as(shown)
+        slope = torch.where(on, 1.0, self.below)
+        shown = (slope != 0) & ((self.y.abs() > self.radius) | (self.below != 0))
         o = torch.where(shown, self.y / torch.where(shown, slope, 1.0), 0.0)
         return Known(o, None if bool(shown.all()) else shown)
 
@@ -95,10 +91,7 @@ def fit_pattern(
     last: _Misfit | None = None
     ahead = _AHEAD_OF_ALL
     for _ in range(TRIES):
-        G, o = activation.output_gradient(on), activation.output(on)
-        system = layer_system(
-            state.graph, node, state.weights, state.gradients, G=G, o=o, precision=state.precision
-        )
+        system = state.system(node, activation.output_gradient(on), activation.output(on))
         x = solve_layer(system, state.memory).x
         misfit = _Misfit(system, db, activation, x)
         tried.append(f"{misfit.relative:.1e}")
@@ -151,15 +144,12 @@ class _Misfit:
     def flipped(self, on: Tensor, ahead: float) -> Tensor:
         """Flip the entries of which that explains the misfit best, the input corrected along.
 
-        Least squares for a change of the input and a share by which each uncertain entry flips.
-
-        Args:
-            on: The pattern that left this misfit.
-            ahead: Entries whose share is at least this much of the largest are flipped. Below 1,
-                one half suffices: such an entry came out nearer to the other value.
+        Least squares for a change of the input and a share by which each uncertain entry of `on`
+        flips. Those with at least `ahead` of the largest share are flipped; below 1, one half
+        suffices: such an entry came out nearer to the other value.
         """
         activation = self.activation
-        step = (activation.above - activation.below) * activation.g
+        step = (1 - activation.below) * activation.g
         step = torch.where(on, -step, step)
         # A priori an entry is wrong the more likely the nearer its output is to 0.
         near = torch.exp(-4.5 * (activation.y / activation.radius).square())
