@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
@@ -13,24 +13,14 @@ from leakaudit.frontends.onnx.node import integers, text
 LARGEST = 65_536  # of any number about a window; beyond it counting positions takes forever
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A sliding window, one entry per spatial axis."""
+class Window(NamedTuple):
+    """A sliding window, one entry per spatial axis, in the order of the operators' fields."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     begin: tuple[int, ...]
     end: tuple[int, ...]
     dilation: tuple[int, ...]
-
-    def positions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """How many positions there are on axes of these sizes, rounded down."""
-        return tuple(
-            (size + before + after - step * (taps - 1) - 1) // move + 1
-            for size, before, after, step, taps, move in zip(
-                sizes, self.begin, self.end, self.dilation, self.kernel, self.stride, strict=True
-            )
-        )
 
 
 def read_window(node: onnx.NodeProto, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> Window:

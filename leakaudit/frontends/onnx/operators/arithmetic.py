@@ -44,19 +44,21 @@ def negate(context: Context, node: onnx.NodeProto) -> None:
 
 def total(context: Context, node: onnx.NodeProto) -> None:
     """Sum of any number of operands."""
-    names = [context.operand(node, index) for index in range(len(node.input))]
-    if len(names) == 1:
-        context.same(node, names[0])
-        return
-    last = _sum_up(context, node, names[:-1])
-    context.layer(node, SUM, (last, names[-1]))
+    *names, last = _operands(context, node)
+    if names:
+        context.layer(node, SUM, (_sum_up(context, node, names), last))
+    else:
+        context.same(node, last)
 
 
 def mean(context: Context, node: onnx.NodeProto) -> None:
     """Mean of any number of operands."""
-    names = [context.operand(node, index) for index in range(len(node.input))]
-    added = _sum_up(context, node, names)
-    context.affine(node, added, 1 / len(names))
+    names = _operands(context, node)
+    context.affine(node, _sum_up(context, node, names), 1 / len(names))
+
+
+def _operands(context: Context, node: onnx.NodeProto) -> list[str]:
+    return [context.operand(node, index) for index in range(len(node.input))]
 
 
 def _sum_up(context: Context, node: onnx.NodeProto, names: list[str]) -> str:

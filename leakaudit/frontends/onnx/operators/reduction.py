@@ -14,8 +14,6 @@ from leakaudit.frontends.onnx.operators.activation import element
 
 # From these versions on the axes are an input; ReduceSum took the step earlier than the others.
 AXES_ARE_INPUT = 18
-
-
 SUM_AXES_ARE_INPUT = 13
 
 
@@ -51,17 +49,14 @@ def log_of_sum(context: Context, node: onnx.NodeProto) -> None:
 
 
 def _reduce(context: Context, node: onnx.NodeProto, function: str, x: str) -> ops.Reduce:
-    axes = _axes(context, node, len(context.shape(x)))
-    return ops.Reduce(function, axes, integer(node, "keepdims", 1) == 1)
-
-
-def _axes(context: Context, node: onnx.NodeProto, rank: int) -> tuple[int, ...]:
+    rank = len(context.shape(x))
     since = SUM_AXES_ARE_INPUT if node.op_type == "ReduceSum" else AXES_ARE_INPUT
     given = integer_list(node, "axes") if context.opset < since else context.integers(node, 1)
-    if not given:
-        everything = not integer(node, "noop_with_empty_axes", 0)
-        return tuple(range(rank)) if everything else ()
-    return tuple(sorted({axis_of(axis, rank) for axis in given}))
+    if given:
+        axes = tuple(sorted({axis_of(axis, rank) for axis in given}))
+    else:
+        axes = () if integer(node, "noop_with_empty_axes", 0) else tuple(range(rank))
+    return ops.Reduce(function, axes, integer(node, "keepdims", 1) == 1)
 
 
 BUILDERS: Mapping[str, Builder] = {
