@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.fold import FOLDABLE, FoldError, evaluate
 from leakaudit.frontends.onnx.node import integer
@@ -114,7 +115,10 @@ class Constants:
         if node.op_type == "Size":
             value = np.array(math.prod(shape), dtype=np.int64)
         else:
-            read = shape[integer(node, "start", 0) : integer(node, "end", len(shape))]
+            try:
+                read = shape[integer(node, "start", 0) : integer(node, "end", len(shape))]
+            except NotUnderstoodError:
+                return False
             value = np.array(read, dtype=np.int64)
         self._add_value(node.output[0], value)
         return True

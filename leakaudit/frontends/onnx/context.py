@@ -67,21 +67,21 @@ class Context:
             for name in reads(node):
                 self._readers.setdefault(name, []).append(index)
 
-    def activation(self, node: onnx.NodeProto, index: int) -> str:
-        """The name of an input that must be an activation, of a known shape and movable type."""
+    def activation(
+        self, node: onnx.NodeProto, index: int, allowed: frozenset[str] = MOVABLE
+    ) -> str:
+        """The name of an input that must be an activation, of a known shape and allowed type."""
         name = self._required(node, index)
         if not self.is_activation(name):
             if not self._tracing:
                 raise NotUnderstoodError(f"its input {index} is a constant")
             return self.operand(node, index)
-        self._check_type(name, MOVABLE)
+        self._check_type(name, allowed)
         return name
 
     def real(self, node: onnx.NodeProto, index: int) -> str:
         """The name of an input that must be an activation of floating type."""
-        name = self.activation(node, index)
-        self._check_type(name, FLOATS)
-        return name
+        return self.activation(node, index, FLOATS)
 
     def _required(self, node: onnx.NodeProto, index: int) -> str:
         name = self.optional(node, index)
@@ -101,21 +101,16 @@ class Context:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value that must be known."""
-        made = self.draft.tensors.get(name)
-        shape = self._shapes.shape(name) if made is None else made.shape
-        if shape is None and name in self.draft.parameters:
-            shape = self.draft.parameters[name].shape
-        if shape is None:
-            raise NotUnderstoodError(f"the shape of {name!r} is not known")
-        return shape
+        if name in self.draft.tensors:
+            return self.draft.tensors[name].shape
+        if name in self.draft.parameters and self._shapes.shape(name) is None:
+            return self.draft.parameters[name].shape
+        return self._shapes.required(name)
 
     def dtype(self, name: str) -> str:
         """The numpy name of a value's type."""
-        return (
-            self.draft.tensors[name].dtype
-            if name in self.draft.tensors
-            else self._shapes.dtype(name)
-        )
+        made = self.draft.tensors.get(name)
+        return self._shapes.dtype(name) if made is None else made.dtype
 
     def constant(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
         """The numbers of an input that must be a small constant, None where it is left out."""
@@ -226,17 +221,15 @@ class Context:
         Where it is computed from trained parameters, the nodes that do so are made first: their
         gradient is a gradient that a client sends.
         """
-        name = self._required(node, index)
-        self._check_type(name, FLOATS)
-        return self._named(name)
+        return self._named(node, index, FLOATS)
 
     def movable(self, node: onnx.NodeProto, index: int) -> str:
         """The name of an input, activation or constant, of any type that can be moved about."""
-        name = self._required(node, index)
-        self._check_type(name, MOVABLE)
-        return self._named(name)
+        return self._named(node, index, MOVABLE)
 
-    def _named(self, name: str) -> str:
+    def _named(self, node: onnx.NodeProto, index: int, allowed: frozenset[str]) -> str:
+        name = self._required(node, index)
+        self._check_type(name, allowed)
         if not self._is_made(name) and self._is_derived(name):
             self._trace(name)
         known = self.draft.parameters.get(name)

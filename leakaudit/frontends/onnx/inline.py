@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 
 import onnx
 from onnx import helper
@@ -118,27 +119,18 @@ def inline_branch(
     for value, output in zip(taken.output, node.output, strict=True):
         if not output:
             continue
-        direct = value.name in computed and renamed.get(value.name) not in node.output
-        if direct:
+        if value.name in computed and renamed.get(value.name) not in node.output:
             renamed[value.name] = output
         else:  # it passes on a value from outside, a stored one, or one output twice
             source = renamed.get(value.name, value.name)
             copies.append(helper.make_node("Identity", [source], [output]))
-    nodes = [_renamed(inner, renamed) for inner in taken.node]
-    tensors: list[onnx.TensorProto] = []
-    for tensor in taken.initializer:
-        copy = onnx.TensorProto()
-        copy.CopyFrom(tensor)
-        copy.name = renamed[tensor.name]
-        tensors.append(copy)
+    nodes = [deepcopy(inner) for inner in taken.node]
+    for inner in nodes:
+        _rename_in(inner, renamed)
+    tensors = [deepcopy(tensor) for tensor in taken.initializer]
+    for tensor in tensors:
+        tensor.name = renamed[tensor.name]
     return nodes + copies, tensors
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    _rename_in(copy, names)
-    return copy
 
 
 def _rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

@@ -20,15 +20,8 @@ from leakaudit.graph import Parameter
 # is the gradient of the other, rearranged.
 REARRANGING = frozenset(
     {
-        "Cast",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
+        *("Cast", "Flatten", "Identity", "Reshape", "Slice", "Split"),
+        *("Squeeze", "Transpose", "Unsqueeze"),
     }
 )
 HIDING = 1e8  # exp(-1e8) is 0 in every precision, and training brings no parameter there
@@ -85,12 +78,14 @@ class Origins:
         if lineage is None or any(self._shapes.dtype(entry) not in FLOATS for entry in lineage):
             raise NotUnderstoodError(f"its {role} is computed from other parameters")
         frozen = any(self._options.is_frozen(entry) for entry in lineage)
-        return Parameter(name, self._shape(name), dtype, not frozen, not frozen), lineage
+        return Parameter(name, self._shapes.required(name), dtype, not frozen, not frozen), lineage
 
     def as_operand(self, name: str) -> Parameter:
         """A constant in any other role. Of these, numbers of Constant nodes are not trained."""
         trained = self.is_trained(name) and self.lineage(name) is not None
-        return Parameter(name, self._shape(name), self._shapes.dtype(name), trained, trained)
+        return Parameter(
+            name, self._shapes.required(name), self._shapes.dtype(name), trained, trained
+        )
 
     def is_trained(self, name: str) -> bool:
         """Whether training changes this constant: it stores floating-point numbers, or follows
@@ -158,12 +153,6 @@ class Origins:
         except AuditError:
             return False  # whoever needs the numbers says what is wrong with them
         return bool((np.abs(array) >= HIDING).any() or np.isnan(array).any())
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        shape = self._shapes.shape(name)
-        if shape is None:
-            raise NotUnderstoodError(f"the shape of {name!r} is not known")
-        return shape
 
 
 def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.constants import Constants
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.inline import branch, inline_branch
@@ -69,7 +68,7 @@ class Scan:
             if node.op_type == "If" and is_default(node.domain) and self._expand(node):
                 continue
             self.nodes.append(node)
-            if not self._fold(node):
+            if not self._constants.fold(node):
                 self._shapes.infer(node, self._constants.small_values(node))
                 self.activations.update(name for name in node.output if name)
 
@@ -79,12 +78,6 @@ class Scan:
         self._weights.stored[tensor.name] = tensor
         self._shapes.add(tensor.name, tensor.data_type, tensor.dims)
         self.initializers.append(tensor.name)
-
-    def _fold(self, node: onnx.NodeProto) -> bool:
-        try:
-            return self._constants.fold(node)
-        except NotUnderstoodError:
-            return False
 
     def _expand(self, node: onnx.NodeProto) -> bool:
         """Put the branch of an If in its place; False where which one is decided at run time."""

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.inputs import dtype_name
 from leakaudit.frontends.onnx.native import IR_VERSION, NativeError, OnnxNative
@@ -51,6 +52,13 @@ class ShapeInference:
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The concrete shape, or None where it is not known."""
         return _concrete(self._types.get(name))
+
+    def required(self, name: str) -> tuple[int, ...]:
+        """The concrete shape of a value that must have one."""
+        shape = self.shape(name)
+        if shape is None:
+            raise NotUnderstoodError(f"the shape of {name!r} is not known")
+        return shape
 
     def element_type(self, name: str) -> int:
         """The ONNX element type, 0 where it is not known."""

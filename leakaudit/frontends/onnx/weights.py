@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -59,26 +58,6 @@ class OnnxWeights:
         array = self._values_for(name)[name]
         shape = self.shapes.get(name)
         return array if shape is None else array.reshape(shape)
-
-    def root(self, name: str, rearranging: Mapping[str, int]) -> str | None:
-        """Follow `name` back through operators that only rearrange to where its numbers stand.
-
-        Args:
-            name: A constant.
-            rearranging: Operator types and the index of the input that they rearrange.
-
-        Returns:
-            A stored tensor, or None where it is computed in another way. Numbers that the file
-            states as a formula without trainable inputs (ConstantOfShape) count as stored.
-        """
-        while name in self.computed:
-            node = self.computed[name].node
-            if node.op_type == "ConstantOfShape":
-                return name
-            if node.op_type not in rearranging:
-                return None
-            name = node.input[rearranging[node.op_type]]
-        return name
 
     def _values_for(self, name: str) -> dict[str, np.ndarray]:
         # A stack instead of recursion: a hostile file can chain any number of nodes.
@@ -134,7 +113,14 @@ class OnnxWeights:
 
     def _read_external(self, tensor: onnx.TensorProto) -> np.ndarray:
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        file = self._external_file(tensor.name, entries.get("location", ""))
+        location = entries.get("location", "")
+        file = external_file(self.target, tensor.name, location)
+        if not file.is_file():
+            raise AuditError(
+                self.target,
+                f"the external data file {location!r} of {tensor.name!r} is missing",
+                "put it beside the model",
+            )
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         offset = int(entries.get("offset", "0"))
         length = math.prod(tensor.dims) * dtype.itemsize
@@ -157,13 +143,3 @@ class OnnxWeights:
                 "check its permissions",
             ) from error
         return np.frombuffer(data, dtype=dtype).reshape(tuple(tensor.dims))
-
-    def _external_file(self, tensor: str, location: str) -> Path:
-        file = external_file(self.target, tensor, location)
-        if not file.is_file():
-            raise AuditError(
-                self.target,
-                f"the external data file {location!r} of {tensor!r} is missing",
-                "put it beside the model",
-            )
-        return file

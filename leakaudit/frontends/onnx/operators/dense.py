@@ -95,14 +95,8 @@ def matmul(context: Context, node: onnx.NodeProto) -> None:
         context.layer(node, op, (x,), (("weight", weight),))
         return
     index, add = follower
-    context.layer(
-        node,
-        op,
-        (x,),
-        (("weight", weight), *bias),
-        output=add.output[0],
-        origin="MatMul+Add",
-    )
+    roles, output = (("weight", weight), *bias), add.output[0]
+    context.layer(node, op, (x,), roles, output=output, origin="MatMul+Add")
     context.absorbed.add(index)
 
 
