@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,11 +18,12 @@ from leakaudit.frontends.onnx.node import kind, own_name, reads
 from leakaudit.frontends.onnx.parameters import Origins
 from leakaudit.frontends.onnx.scan import Scan
 from leakaudit.frontends.onnx.shapes import ShapeInference
-from leakaudit.frontends.onnx.weights import OnnxWeights
+from leakaudit.frontends.onnx.weights import OnnxWeights, in_order
 from leakaudit.graph import Node, Parameter, Tensor
 from leakaudit.operators import Identity, Operator, Scale, Unsupported
 
 Builder = Callable[["Context", onnx.NodeProto], None]
+Builders = Mapping[str, Builder]
 
 # What may be moved about. Arithmetic, and all that gradients flow through, is floating.
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
@@ -230,8 +231,7 @@ class Context:
     def _named(self, node: onnx.NodeProto, index: int, allowed: frozenset[str]) -> str:
         name = self._required(node, index)
         self._check_type(name, allowed)
-        if not self._is_made(name) and self._is_derived(name):
-            self._trace(name)
+        self._trace(name)
         known = self.draft.parameters.get(name)
         if known is not None and known.shape != self.shape(name):
             raise NotUnderstoodError(f"{name!r} is read under two shapes")
@@ -252,31 +252,18 @@ class Context:
 
         They stay even where the node that asked is not understood: it still reads what they make.
         """
-        waiting = [name]
-        while waiting:
-            current = waiting[-1]
-            if self._is_made(current) or not self._is_derived(current):
-                waiting.pop()
-                continue
-            producer = self._weights.computed[current].node
-            missing = [
-                entry
-                for entry in producer.input
-                if entry and not self._is_made(entry) and self._is_derived(entry)
-            ]
-            waiting.extend(missing)
-            if not missing:
-                self._tracing = True
-                self.draft.apart(partial(self._convert, self, producer))
-                self._tracing = False
+        for current in in_order(name, self._derived_sources, self._needs_no_node):
+            self._tracing = True
+            self.draft.apart(partial(self._convert, self, self._weights.computed[current].node))
+            self._tracing = False
+
+    def _derived_sources(self, name: str) -> list[str]:
+        return [entry for entry in self._weights.computed[name].node.input if entry]
+
+    def _needs_no_node(self, name: str) -> bool:
+        return self._is_made(name) or not self._is_derived(name)
 
     # --- making nodes -----------------------------------------------------------------------------
-
-    def attempt(self, node: onnx.NodeProto, build: Builder) -> None:
-        """Run a builder; where it gives up, the node becomes `Unsupported`."""
-        reason = self.draft.attempt(lambda: build(self, node))
-        if reason is not None:
-            self.unsupported(node, reason)
 
     def layer(
         self,

@@ -25,18 +25,20 @@ def inline_functions(model: onnx.ModelProto, native: OnnxNative) -> None:
     if not model.functions or not _is_small(model):
         return
     # The weights stay behind: the inliner copies the model twice, and needs only their names.
-    shell = onnx.ModelProto(ir_version=max(model.ir_version, 8))
-    shell.opset_import.extend(model.opset_import)
-    shell.functions.extend(model.functions)
-    shell.graph.name = model.graph.name
-    shell.graph.node.extend(model.graph.node)
-    shell.graph.output.extend(model.graph.output)
-    inputs = {value.name for value in model.graph.input}
-    shell.graph.input.extend(model.graph.input)
-    names = [tensor.name for tensor in model.graph.initializer]
-    names += [tensor.values.name for tensor in model.graph.sparse_initializer]
-    shell.graph.input.extend(
+    graph = model.graph
+    inputs = {value.name for value in graph.input}
+    names = [tensor.name for tensor in graph.initializer]
+    names += [tensor.values.name for tensor in graph.sparse_initializer]
+    stored = [
         helper.make_value_info(name, onnx.TypeProto()) for name in names if name not in inputs
+    ]
+    shell = onnx.ModelProto(
+        ir_version=max(model.ir_version, 8),
+        opset_import=model.opset_import,
+        functions=model.functions,
+        graph=onnx.GraphProto(
+            name=graph.name, node=graph.node, output=graph.output, input=[*graph.input, *stored]
+        ),
     )
     try:
         inlined = native.inlined(shell)

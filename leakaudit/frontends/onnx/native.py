@@ -70,10 +70,13 @@ class OnnxNative:
         """
         inputs = {name: f"i{index}" for index, name in enumerate(dict.fromkeys(node.input)) if name}
         outputs = {name: f"o{index}" for index, name in enumerate(node.output) if name}
-        plain = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
-        plain.input.extend(inputs.get(name, "") for name in node.input)
-        plain.output.extend(outputs.get(name, "") for name in node.output)
-        plain.attribute.extend(node.attribute)
+        plain = onnx.NodeProto(
+            op_type=node.op_type,
+            domain=node.domain,
+            input=[inputs.get(name, "") for name in node.input],
+            output=[outputs.get(name, "") for name in node.output],
+            attribute=node.attribute,
+        )
         question = (
             *(b"infer node", node.op_type.encode(), domain.encode()),
             *(_number(opsets.get(domain, 1)), _number(IR_VERSION), plain.SerializeToString()),

@@ -13,7 +13,7 @@ from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions
 from leakaudit.frontends.onnx.constants import FLOATS
 from leakaudit.frontends.onnx.shapes import ShapeInference
-from leakaudit.frontends.onnx.weights import OnnxWeights
+from leakaudit.frontends.onnx.weights import OnnxWeights, in_order
 from leakaudit.graph import Parameter
 
 # Operators whose output holds elements of their first input, each once: the gradient of the one
@@ -91,19 +91,9 @@ class Origins:
         """Whether training changes this constant: it stores floating-point numbers, or follows
         from some that are trained.
         """
-        pending = [name]  # a stack instead of recursion: files chain any number of nodes
-        while pending:
-            current = pending[-1]
-            if current in self._trained:
-                pending.pop()
-                continue
-            sources = self._sources(current)
-            missing = [source for source in sources if source not in self._trained]
-            if missing:
-                pending.extend(missing)
-                continue
+        for current in in_order(name, self._sources, self._trained.__contains__):
             self._trained[current] = self._is_stored_weight(current) or any(
-                self._trained[source] for source in sources
+                self._trained[source] for source in self._sources(current)
             )
         return self._trained[name]
 

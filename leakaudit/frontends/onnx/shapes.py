@@ -108,15 +108,16 @@ class ShapeInference:
         Functions of the file stay outside: those that were not put in their place may call
         themselves, or take forever.
         """
-        model = onnx.ModelProto(ir_version=IR_VERSION)
-        model.opset_import.extend(self._model.opset_import)
-        model.graph.node.append(node)
-        for name, value in types.items():
-            if name in data:
-                model.graph.initializer.append(numpy_helper.from_array(data[name], name))
-            else:
-                model.graph.input.append(helper.make_value_info(name, value))
-        return self._native.infer_model(model)
+        graph = onnx.GraphProto(
+            node=[node],
+            initializer=[numpy_helper.from_array(array, name) for name, array in data.items()],
+            input=[helper.make_value_info(n, value) for n, value in types.items() if n not in data],
+        )
+        return self._native.infer_model(
+            onnx.ModelProto(
+                ir_version=IR_VERSION, opset_import=self._model.opset_import, graph=graph
+            )
+        )
 
 
 def _check_call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,26 @@ from leakaudit.frontends.onnx.fold import FoldError, evaluate
 from leakaudit.frontends.onnx.limits import external_file
 
 MAX_COMPUTED_ELEMENTS = 2**29  # a small file can ask for any size with ConstantOfShape or Expand
+
+
+def in_order(
+    name: str, sources: Callable[[str], Iterable[str]], done: Callable[[str], bool]
+) -> Iterator[str]:
+    """Every name that is not done and that `name` follows from, each after its sources.
+
+    The caller makes each of them done. A stack instead of recursion: a hostile file can chain any
+    number of nodes.
+    """
+    waiting = [name]
+    while waiting:
+        current = waiting[-1]
+        missing = [] if done(current) else [entry for entry in sources(current) if not done(entry)]
+        if missing:
+            waiting.extend(missing)
+            continue
+        waiting.pop()
+        if not done(current):
+            yield current
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +75,26 @@ class OnnxWeights:
             AuditError: It is missing or damaged, its external data are not in the model's folder,
                 or it cannot be computed.
         """
-        array = self._values_for(name)[name]
+        ready: dict[str, np.ndarray] = {}
+        for current in in_order(name, self._sources, ready.__contains__):
+            ready.update(self._numbers(current, ready))
+        array = ready[name]
         shape = self.shapes.get(name)
         return array if shape is None else array.reshape(shape)
 
-    def _values_for(self, name: str) -> dict[str, np.ndarray]:
-        # A stack instead of recursion: a hostile file can chain any number of nodes.
-        ready: dict[str, np.ndarray] = {}
-        waiting = [name]
-        while waiting:
-            current = waiting[-1]
-            if current in ready:
-                waiting.pop()
-            elif current in self.values:
-                ready[current] = self.values[current]
-            elif current in self.stored:
-                ready[current] = self._read(self.stored[current])
-            elif current in self.computed:
-                node = self.computed[current].node
-                missing = [entry for entry in node.input if entry and entry not in ready]
-                if missing:
-                    waiting.extend(missing)
-                else:
-                    ready.update(self._evaluate(current, ready))
-            else:
-                raise AuditError(
-                    self.target, f"the file holds no numbers for {current!r}", "export it again"
-                )
-        return ready
+    def _sources(self, name: str) -> list[str]:
+        if name in self.values or name in self.stored or name not in self.computed:
+            return []
+        return [entry for entry in self.computed[name].node.input if entry]
+
+    def _numbers(self, name: str, ready: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if name in self.values:
+            return {name: self.values[name]}
+        if name in self.stored:
+            return {name: self._read(self.stored[name])}
+        if name in self.computed:
+            return self._evaluate(name, ready)
+        raise AuditError(self.target, f"the file holds no numbers for {name!r}", "export it again")
 
     def _evaluate(self, name: str, ready: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         computed = self.computed[name]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.constants import FLOATS
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.inputs import dtype_name
 from leakaudit.frontends.onnx.node import integer, real, text
 from leakaudit.frontends.onnx.parameters import reshaped
@@ -137,7 +137,7 @@ ELEMENTWISE = (
     *("Sign", "Sin", "Sinh", "Sqrt", "Tan", "Acos", "Acosh", "Asin", "Asinh", "Atanh"),
 )
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Atan": plain(ops.ArcTan()),
     "Cast": cast,
     "CastLike": cast,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import lost_elements
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.operators.activation import silu
 
 DIFFERENCE, PRODUCT, QUOTIENT, SUM = ops.Sub(), ops.Mul(), ops.Div(), ops.Add()
@@ -37,8 +35,7 @@ def power(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Pow(), (context.operand(node, 0), context.movable(node, 1)))
 
 
-def negate(context: Context, node: onnx.NodeProto) -> None:
-    """Neg."""
+def _negate(context: Context, node: onnx.NodeProto) -> None:
     context.affine(node, context.real(node, 0), -1.0)
 
 
@@ -76,12 +73,12 @@ def swiglu(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, PRODUCT, (gate, value))
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Add": binary(SUM),
     "Div": binary(QUOTIENT),
     "Mean": mean,
     "Mul": product,
-    "Neg": negate,
+    "Neg": _negate,
     "Pow": power,
     "Sub": binary(DIFFERENCE),
     "Sum": total,

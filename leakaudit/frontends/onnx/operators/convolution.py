@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list, integers, text
 from leakaudit.frontends.onnx.operators.dense import bias_of
-from leakaudit.frontends.onnx.windows import explicit_padding, halves, read_window, strides
+from leakaudit.frontends.onnx.windows import Sizes, explicit_padding, halves, read_window, strides
 from leakaudit.graph import Parameter
 
 
@@ -66,9 +64,7 @@ def _layer(
     context.layer(node, op, (x,), (("weight", weight), *bias))
 
 
-def _cut(
-    node: onnx.NodeProto, sizes: tuple[int, ...], stride: tuple[int, ...], full: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _cut(node: onnx.NodeProto, sizes: Sizes, stride: Sizes, full: Sizes) -> tuple[Sizes, Sizes]:
     """What is cut off the full output before and after each axis."""
     axes = len(sizes)
     more = integers(node, "output_padding", (0,) * axes)
@@ -77,8 +73,7 @@ def _cut(
     if wanted is None and mode in ("SAME_UPPER", "SAME_LOWER"):
         wanted = tuple(size * move for size, move in zip(sizes, stride, strict=True))
     if wanted is None:
-        pads = (0,) * axes, (0,) * axes
-        begin, end = explicit_padding(node, axes) if mode == "NOTSET" else pads
+        begin, end = explicit_padding(node, axes, "NOTSET" if mode == "NOTSET" else "VALID")
     else:
         if len(wanted) != axes:
             raise NotUnderstoodError("its output_shape does not fit its input")
@@ -89,7 +84,7 @@ def _cut(
     return begin, tuple(e - m for e, m in zip(end, more, strict=True))
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
 }

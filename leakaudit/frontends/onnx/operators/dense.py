@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, explicit_equation
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.node import integer, real, text
 from leakaudit.frontends.onnx.operators.arithmetic import SUM
@@ -156,7 +155,7 @@ def einsum(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Einsum(explicit_equation(text(node, "equation", ""), ranks)), operands)
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Einsum": einsum,
     "Gemm": gemm,
     "MatMul": matmul,

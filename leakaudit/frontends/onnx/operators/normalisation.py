@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list, real
 from leakaudit.frontends.onnx.operators.activation import element, unary
 from leakaudit.frontends.onnx.operators.arithmetic import DIFFERENCE, PRODUCT, QUOTIENT, SUM
@@ -167,7 +167,7 @@ def softmax(*, log: bool) -> Builder:
     return build
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "BatchNormalization": batch_norm,
     "GroupNormalization": group_norm,
     "InstanceNormalization": group_norm,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list
 from leakaudit.frontends.onnx.operators.reduction import over
 from leakaudit.frontends.onnx.windows import Window, read_window
@@ -49,8 +47,7 @@ def average_pool(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.AveragePool(*window, include_padding, ceil), (x,))
 
 
-def lp_pool(context: Context, node: onnx.NodeProto) -> None:
-    """LpPool."""
+def _lp_pool(context: Context, node: onnx.NodeProto) -> None:
     x, window, ceil = _window(context, node)
     p = integer(node, "p", 2)
     if p < 1:
@@ -75,11 +72,11 @@ def _window(context: Context, node: onnx.NodeProto) -> tuple[str, Window, bool]:
     return x, window, ceil
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_pool("mean"),
     "GlobalLpPool": global_lp_pool,
     "GlobalMaxPool": global_pool("max"),
-    "LpPool": lp_pool,
+    "LpPool": _lp_pool,
     "MaxPool": max_pool,
 }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list
 from leakaudit.frontends.onnx.operators.activation import element
 
@@ -32,16 +30,14 @@ def reduction(function: str) -> Builder:
     return build
 
 
-def sum_of_squares(context: Context, node: onnx.NodeProto) -> None:
-    """ReduceSumSquare."""
+def _sum_of_squares(context: Context, node: onnx.NodeProto) -> None:
     x = context.real(node, 0)
     op = _reduce(context, node, "sum", x)
     x = context.step(node, "square", element("square"), (x,), context.shape(x))
     context.layer(node, op, (x,))
 
 
-def log_of_sum(context: Context, node: onnx.NodeProto) -> None:
-    """ReduceLogSum."""
+def _log_of_sum(context: Context, node: onnx.NodeProto) -> None:
     x = context.real(node, 0)
     op = _reduce(context, node, "sum", x)
     x = context.step(node, "sum", op, (x,), context.shape(node.output[0]))
@@ -59,15 +55,15 @@ def _reduce(context: Context, node: onnx.NodeProto, function: str, x: str) -> op
     return ops.Reduce(function, axes, integer(node, "keepdims", 1) == 1)
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "ReduceL1": reduction("l1"),
     "ReduceL2": reduction("l2"),
-    "ReduceLogSum": log_of_sum,
+    "ReduceLogSum": _log_of_sum,
     "ReduceLogSumExp": reduction("log_sum_exp"),
     "ReduceMax": reduction("max"),
     "ReduceMean": reduction("mean"),
     "ReduceMin": reduction("min"),
     "ReduceProd": reduction("prod"),
     "ReduceSum": reduction("sum"),
-    "ReduceSumSquare": sum_of_squares,
+    "ReduceSumSquare": _sum_of_squares,
 }

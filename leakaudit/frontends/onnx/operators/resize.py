@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list, real, text
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
@@ -78,7 +76,7 @@ def _float_list(node: onnx.NodeProto, name: str) -> tuple[float, ...]:
     return next((tuple(entry.floats) for entry in node.attribute if entry.name == name), ())
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Resize": resize,
     "Upsample": upsample,
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.node import integer, integers, text
 
 MAX_COPIES = 64  # of a Tile, which becomes a Concat with as many inputs
@@ -123,7 +123,7 @@ def blocks(context: Context, node: onnx.NodeProto) -> None:
     regrouped(context, node, transposed(context, node, "order", x, order))
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Concat": concat,
     "DepthToSpace": blocks,
     "Expand": expand,
