@@ -12,11 +12,11 @@ import onnx
 
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions, require_shape
-from leakaudit.frontends.onnx.constants import FLOATS, MAX_FOLDED_ELEMENTS
 from leakaudit.frontends.onnx.draft import Draft
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.node import kind, own_name, reads
 from leakaudit.frontends.onnx.parameters import Origins
-from leakaudit.frontends.onnx.scan import Scan
+from leakaudit.frontends.onnx.scan import MAX_FOLDED_ELEMENTS, Scan
 from leakaudit.frontends.onnx.shapes import ShapeInference
 from leakaudit.frontends.onnx.weights import OnnxWeights, in_order
 from leakaudit.graph import Node, Parameter, Tensor
@@ -24,6 +24,7 @@ from leakaudit.operators import Identity, Operator, Scale, Unsupported
 
 Builder = Callable[["Context", onnx.NodeProto], None]
 Builders = Mapping[str, Builder]
+Roles = Sequence[tuple[str, Parameter]]
 
 # What may be moved about. Arithmetic, and all that gradients flow through, is floating.
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
@@ -270,7 +271,7 @@ class Context:
         node: onnx.NodeProto,
         op: Operator,
         inputs: Sequence[str],
-        parameters: Sequence[tuple[str, Parameter]] = (),
+        parameters: Roles = (),
         *,
         output: str | None = None,
         origin: str | None = None,
@@ -286,8 +287,7 @@ class Context:
         made = [Tensor(name, self.shape(name), self._shapes.dtype(name)) for name in names]
         if any(other in self._readers or other in self._outputs for other in node.output[outputs:]):
             raise NotUnderstoodError("more than its first output is used")
-        own = self._names[tuple(node.output)]
-        self._make(own, op, inputs, made, parameters, origin or kind(node))
+        self._make(node, op, inputs, made, parameters, origin=origin)
 
     def step(
         self,
@@ -296,13 +296,12 @@ class Context:
         op: Operator,
         inputs: Sequence[str],
         shape: Sequence[int],
-        parameters: Sequence[tuple[str, Parameter]] = (),
+        parameters: Roles = (),
     ) -> str:
         """Make a node on the way to the file's node's output, and give the tensor's name."""
         name = self._new_name(node, what)
         made = Tensor(name, tuple(shape), self._shapes.dtype(node.output[0]))
-        own = f"{self._names[tuple(node.output)]}/{what}"
-        self._make(own, op, inputs, [made], parameters, kind(node))
+        self._make(node, op, inputs, [made], parameters, what=f"/{what}")
         return name
 
     def same(self, node: onnx.NodeProto, x: str) -> None:
@@ -336,12 +335,14 @@ class Context:
 
     def _make(
         self,
-        own: str,
+        node: onnx.NodeProto,
         op: Operator,
         inputs: Sequence[str],
         outputs: Sequence[Tensor],
-        parameters: Sequence[tuple[str, Parameter]],
-        origin: str,
+        parameters: Roles,
+        *,
+        what: str = "",
+        origin: str | None = None,
     ) -> None:
         for _, parameter in parameters:
             self.draft.add_parameter(parameter, self._shapes.shape(parameter.name))
@@ -350,17 +351,17 @@ class Context:
             if not isinstance(op, Unsupported):
                 require_shape(self._weights.target, tensor.name, tensor.shape, self._limits)
             self.draft.add_tensor(tensor)
-        node = Node(
-            own,
+        made = Node(
+            self._names[tuple(node.output)] + what,
             op,
             tuple(inputs),
             tuple(tensor.name for tensor in outputs),
             tuple((role, parameter.name) for role, parameter in parameters),
-            origin,
+            origin or kind(node),
         )
-        self.draft.add_node(node, self._weight_name(parameters))
+        self.draft.add_node(made, self._weight_name(parameters))
 
-    def _weight_name(self, parameters: Sequence[tuple[str, Parameter]]) -> str | None:
+    def _weight_name(self, parameters: Roles) -> str | None:
         """The weight's name, as PyTorch would give it where an exporter kept only the bias's."""
         roles = {role: parameter.name for role, parameter in parameters}
         first = roles.get("weight") or roles.get("scale")
@@ -392,4 +393,4 @@ class Context:
         made = filter(None, node.output)
         outputs = [Tensor(y, self._shapes.shape(y) or (), self._shapes.dtype(y)) for y in made]
         op = Unsupported(kind(node), reason)
-        self._make(self._names[tuple(node.output)], op, inputs, outputs, parameters, kind(node))
+        self._make(node, op, inputs, outputs, parameters)

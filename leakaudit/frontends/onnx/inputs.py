@@ -13,6 +13,7 @@ from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Tensor
 
 UNDEFINED_DTYPE = "undefined"
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def dtype_name(element_type: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from leakaudit.errors import AuditError
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.frontends.onnx.constants import FLOATS
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.shapes import ShapeInference
 from leakaudit.frontends.onnx.weights import OnnxWeights, in_order
 from leakaudit.graph import Parameter

@@ -9,9 +9,8 @@ import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
-from leakaudit.frontends.onnx.constants import FLOATS
 from leakaudit.frontends.onnx.context import Builder, Builders, Context
-from leakaudit.frontends.onnx.inputs import dtype_name
+from leakaudit.frontends.onnx.inputs import FLOATS, dtype_name
 from leakaudit.frontends.onnx.node import integer, real, text
 from leakaudit.frontends.onnx.parameters import reshaped
 

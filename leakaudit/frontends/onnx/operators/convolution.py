@@ -51,11 +51,7 @@ def _read(context: Context, node: onnx.NodeProto, *, adjoint: bool) -> tuple[str
 
 
 def _layer(
-    context: Context,
-    node: onnx.NodeProto,
-    op: ops.Conv | ops.ConvTranspose,
-    x: str,
-    weight: Parameter,
+    context: Context, node: onnx.NodeProto, op: ops.Operator, x: str, weight: Parameter
 ) -> None:
     (shape,) = op.output_shapes([context.shape(x)], {"weight": weight.shape}, ())
     if context.shape(node.output[0]) != shape:

@@ -6,8 +6,8 @@ import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.constants import FLOATS
 from leakaudit.frontends.onnx.context import Builders, Context
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.node import integer
 
 

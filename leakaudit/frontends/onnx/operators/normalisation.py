@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Builders, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context, Roles
 from leakaudit.frontends.onnx.node import integer, integer_list, real
 from leakaudit.frontends.onnx.operators.activation import element, unary
 from leakaudit.frontends.onnx.operators.arithmetic import DIFFERENCE, PRODUCT, QUOTIENT, SUM
@@ -57,11 +57,7 @@ def _scale_and_bias(context: Context, node: onnx.NodeProto) -> list[tuple[str, P
 
 
 def _per_channel(
-    context: Context,
-    node: onnx.NodeProto,
-    op: ops.Operator,
-    x: str,
-    parameters: Sequence[tuple[str, Parameter]],
+    context: Context, node: onnx.NodeProto, op: ops.Operator, x: str, parameters: Roles
 ) -> None:
     for role, parameter in parameters:
         if parameter.shape != context.shape(x)[1:2]:
