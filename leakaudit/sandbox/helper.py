@@ -142,9 +142,6 @@ def _signal_name(number: int) -> str:
 
 def _folders(packages: Sequence[str]) -> list[str]:
     """Where these packages are installed, each folder once."""
-    found: dict[str, None] = {}
-    for name in packages:
-        spec = importlib.util.find_spec(name)
-        for location in (spec.submodule_search_locations or ()) if spec else ():
-            found[str(Path(location).resolve().parent)] = None
-    return list(found)
+    specs = [importlib.util.find_spec(name) for name in packages]
+    places = (place for spec in specs if spec for place in spec.submodule_search_locations or ())
+    return list(dict.fromkeys(str(Path(place).resolve().parent) for place in places))

@@ -21,6 +21,8 @@ from leakaudit.sandbox.inside import Parts
 from leakaudit.sandbox.limits import Limits
 
 IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matters to inference
+Types = Mapping[str, onnx.TypeProto]
+Numbers = Mapping[str, np.ndarray]
 _WORKER = "leakaudit.frontends.onnx.worker"
 
 
@@ -60,8 +62,8 @@ class OnnxNative:
         self,
         node: onnx.NodeProto,
         domain: str,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, np.ndarray],
+        types: Types,
+        data: Numbers,
         opsets: Mapping[str, int],
     ) -> dict[str, onnx.TypeProto]:
         """The types of a node's outputs from those of its inputs and the numbers among them.

@@ -72,11 +72,7 @@ def _read(target: str, model: onnx.ModelProto, options: LoadOptions, deadline: D
 
 
 def _graph(
-    path: str,
-    model: onnx.ModelProto,
-    options: LoadOptions,
-    native: OnnxNative,
-    deadline: Deadline,
+    path: str, model: onnx.ModelProto, options: LoadOptions, native: OnnxNative, deadline: Deadline
 ) -> Graph:
     for function in model.functions:
         if is_default(function.domain):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.inputs import dtype_name
-from leakaudit.frontends.onnx.native import IR_VERSION, NativeError, OnnxNative
+from leakaudit.frontends.onnx.native import IR_VERSION, NativeError, Numbers, OnnxNative, Types
 from leakaudit.frontends.onnx.node import reads, subgraphs
 from leakaudit.graph import Tensor
 
@@ -69,11 +68,11 @@ class ShapeInference:
         """The numpy name of the element type, or `undefined`."""
         return dtype_name(self.element_type(name))
 
-    def infer(self, node: onnx.NodeProto, data: Mapping[str, np.ndarray]) -> None:
+    def infer(self, node: onnx.NodeProto, data: Numbers) -> None:
         """Define the outputs of a node. `data` holds the known numbers among its inputs."""
         names = set(reads(node))
         data = {name: array for name, array in data.items() if array.size <= MAX_DATA_ELEMENTS}
-        found: Mapping[str, onnx.TypeProto] = {}
+        found: Types = {}
         if all(self.element_type(name) for name in names):
             infer = self._infer_model if any(subgraphs(node)) else self._infer_operator
             try:
@@ -86,23 +85,13 @@ class ShapeInference:
             if name:
                 self._types[name] = found.get(name, onnx.TypeProto())
 
-    def _infer_operator(
-        self,
-        node: onnx.NodeProto,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, np.ndarray],
-    ) -> Mapping[str, onnx.TypeProto]:
+    def _infer_operator(self, node: onnx.NodeProto, types: Types, data: Numbers) -> Types:
         domain = "" if is_default(node.domain) else node.domain
         schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
         _check_call(node, schema, types)
         return self._native.infer_node(node, domain, types, data, self._opsets)
 
-    def _infer_model(
-        self,
-        node: onnx.NodeProto,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, np.ndarray],
-    ) -> Mapping[str, onnx.TypeProto]:
+    def _infer_model(self, node: onnx.NodeProto, types: Types, data: Numbers) -> Types:
         """Infer control flow as a model of this one node.
 
         Functions of the file stay outside: those that were not put in their place may call
@@ -120,9 +109,7 @@ class ShapeInference:
         )
 
 
-def _check_call(
-    node: onnx.NodeProto, schema: defs.OpSchema, types: Mapping[str, onnx.TypeProto]
-) -> None:
+def _check_call(node: onnx.NodeProto, schema: defs.OpSchema, types: Types) -> None:
     """Refuse what makes some of onnx's own inference, in C++, read beyond its memory (1.23).
 
     That is a wrong number of inputs or outputs, and an axis that the first input does not have.
