@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from leakaudit.sandbox.inside import FAILED, Parts, read_message, write_message
 from leakaudit.sandbox.limits import Limits
@@ -69,12 +68,7 @@ class Helper:
     def __enter__(self) -> Helper:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def send(self, parts: Sequence[bytes]) -> None:
@@ -148,9 +142,6 @@ def _signal_name(number: int) -> str:
 
 def _folders(packages: Sequence[str]) -> list[str]:
     """Where these packages are installed, each folder once."""
-    found: dict[str, None] = {}
-    for name in packages:
-        spec = importlib.util.find_spec(name)
-        for location in (spec.submodule_search_locations or ()) if spec else ():
-            found[str(Path(location).resolve().parent)] = None
-    return list(found)
+    specs = [importlib.util.find_spec(name) for name in packages]
+    places = (place for spec in specs if spec for place in spec.submodule_search_locations or ())
+    return list(dict.fromkeys(str(Path(place).resolve().parent) for place in places))

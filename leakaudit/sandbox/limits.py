@@ -153,25 +153,6 @@ def _number(text: str) -> int | None:
     return None if factor is None else int(match[1]) * factor
 
 
-@contextmanager
-def bounded_memory(limits: Limits, target: str) -> Iterator[None]:
-    """Keep the address space from growing by more than `memory_bytes` while a file is read.
-
-    Parsers allocate what a file asks for; beyond the bound they raise MemoryError. Systems other
-    than Linux do not say how large the process is now: there the bound is not set.
-
-    Raises:
-        AuditError: The memory did not suffice.
-    """
-    _enter_bound(limits.memory_bytes)
-    try:
-        yield
-    except MemoryError as error:
-        raise limits.exceeded("memory_bytes", target, "reading it takes more memory") from error
-    finally:
-        _leave_bound()
-
-
 @dataclass(slots=True)
 class _Bound:
     """The bound of the process, which threads that read files at the same time share."""
@@ -184,19 +165,30 @@ _bound = _Bound()
 _lock = threading.Lock()
 
 
-def _enter_bound(allowed: int) -> None:
+@contextmanager
+def bounded_memory(limits: Limits, target: str) -> Iterator[None]:
+    """Keep the address space from growing by more than `memory_bytes` while a file is read.
+
+    Parsers allocate what a file asks for; beyond the bound they raise MemoryError. Systems other
+    than Linux do not say how large the process is now: there the bound is not set.
+
+    Raises:
+        AuditError: The memory did not suffice.
+    """
     with _lock:
         _bound.readers += 1
         if _bound.readers == 1:
-            _bound.restored = _bound_address_space(allowed)
-
-
-def _leave_bound() -> None:
-    with _lock:
-        _bound.readers -= 1
-        if _bound.readers == 0 and _bound.restored is not None:
-            resource.setrlimit(resource.RLIMIT_AS, _bound.restored)
-            _bound.restored = None
+            _bound.restored = _bound_address_space(limits.memory_bytes)
+    try:
+        yield
+    except MemoryError as error:
+        raise limits.exceeded("memory_bytes", target, "reading it takes more memory") from error
+    finally:
+        with _lock:
+            _bound.readers -= 1
+            if _bound.readers == 0 and _bound.restored is not None:
+                resource.setrlimit(resource.RLIMIT_AS, _bound.restored)
+                _bound.restored = None
 
 
 def _bound_address_space(allowed: int) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.equations.known import Known
-from leakaudit.execute import NotExecutable, execute
+from leakaudit.execute import NotExecutable, compute, execute
 from leakaudit.graph import Graph, Node
 from leakaudit.operators import Conv, Linear
 

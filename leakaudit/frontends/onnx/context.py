@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,17 +12,19 @@ import onnx
 
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions, require_shape
-from leakaudit.frontends.onnx.constants import FLOATS, MAX_FOLDED_ELEMENTS
 from leakaudit.frontends.onnx.draft import Draft
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.node import kind, own_name, reads
 from leakaudit.frontends.onnx.parameters import Origins
-from leakaudit.frontends.onnx.scan import Scan
+from leakaudit.frontends.onnx.scan import MAX_FOLDED_ELEMENTS, Scan
 from leakaudit.frontends.onnx.shapes import ShapeInference
-from leakaudit.frontends.onnx.weights import OnnxWeights
+from leakaudit.frontends.onnx.weights import OnnxWeights, in_order
 from leakaudit.graph import Node, Parameter, Tensor
 from leakaudit.operators import Identity, Operator, Scale, Unsupported
 
 Builder = Callable[["Context", onnx.NodeProto], None]
+Builders = Mapping[str, Builder]
+Roles = Sequence[tuple[str, Parameter]]
 
 # What may be moved about. Arithmetic, and all that gradients flow through, is floating.
 MOVABLE = FLOATS | {"bool", "int8", "int16", "int32", "int64", "uint8"}
@@ -67,21 +69,21 @@ class Context:
             for name in reads(node):
                 self._readers.setdefault(name, []).append(index)
 
-    def activation(self, node: onnx.NodeProto, index: int) -> str:
-        """The name of an input that must be an activation, of a known shape and movable type."""
+    def activation(
+        self, node: onnx.NodeProto, index: int, allowed: frozenset[str] = MOVABLE
+    ) -> str:
+        """The name of an input that must be an activation, of a known shape and allowed type."""
         name = self._required(node, index)
         if not self.is_activation(name):
             if not self._tracing:
                 raise NotUnderstoodError(f"its input {index} is a constant")
             return self.operand(node, index)
-        self._check_type(name, MOVABLE)
+        self._check_type(name, allowed)
         return name
 
     def real(self, node: onnx.NodeProto, index: int) -> str:
         """The name of an input that must be an activation of floating type."""
-        name = self.activation(node, index)
-        self._check_type(name, FLOATS)
-        return name
+        return self.activation(node, index, FLOATS)
 
     def _required(self, node: onnx.NodeProto, index: int) -> str:
         name = self.optional(node, index)
@@ -101,21 +103,16 @@ class Context:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value that must be known."""
-        made = self.draft.tensors.get(name)
-        shape = self._shapes.shape(name) if made is None else made.shape
-        if shape is None and name in self.draft.parameters:
-            shape = self.draft.parameters[name].shape
-        if shape is None:
-            raise NotUnderstoodError(f"the shape of {name!r} is not known")
-        return shape
+        if name in self.draft.tensors:
+            return self.draft.tensors[name].shape
+        if name in self.draft.parameters and self._shapes.shape(name) is None:
+            return self.draft.parameters[name].shape
+        return self._shapes.required(name)
 
     def dtype(self, name: str) -> str:
         """The numpy name of a value's type."""
-        return (
-            self.draft.tensors[name].dtype
-            if name in self.draft.tensors
-            else self._shapes.dtype(name)
-        )
+        made = self.draft.tensors.get(name)
+        return self._shapes.dtype(name) if made is None else made.dtype
 
     def constant(self, node: onnx.NodeProto, index: int) -> np.ndarray | None:
         """The numbers of an input that must be a small constant, None where it is left out."""
@@ -226,19 +223,16 @@ class Context:
         Where it is computed from trained parameters, the nodes that do so are made first: their
         gradient is a gradient that a client sends.
         """
-        name = self._required(node, index)
-        self._check_type(name, FLOATS)
-        return self._named(name)
+        return self._named(node, index, FLOATS)
 
     def movable(self, node: onnx.NodeProto, index: int) -> str:
         """The name of an input, activation or constant, of any type that can be moved about."""
-        name = self._required(node, index)
-        self._check_type(name, MOVABLE)
-        return self._named(name)
+        return self._named(node, index, MOVABLE)
 
-    def _named(self, name: str) -> str:
-        if not self._is_made(name) and self._is_derived(name):
-            self._trace(name)
+    def _named(self, node: onnx.NodeProto, index: int, allowed: frozenset[str]) -> str:
+        name = self._required(node, index)
+        self._check_type(name, allowed)
+        self._trace(name)
         known = self.draft.parameters.get(name)
         if known is not None and known.shape != self.shape(name):
             raise NotUnderstoodError(f"{name!r} is read under two shapes")
@@ -259,38 +253,25 @@ class Context:
 
         They stay even where the node that asked is not understood: it still reads what they make.
         """
-        waiting = [name]
-        while waiting:
-            current = waiting[-1]
-            if self._is_made(current) or not self._is_derived(current):
-                waiting.pop()
-                continue
-            producer = self._weights.computed[current].node
-            missing = [
-                entry
-                for entry in producer.input
-                if entry and not self._is_made(entry) and self._is_derived(entry)
-            ]
-            waiting.extend(missing)
-            if not missing:
-                self._tracing = True
-                self.draft.apart(partial(self._convert, self, producer))
-                self._tracing = False
+        for current in in_order(name, self._derived_sources, self._needs_no_node):
+            self._tracing = True
+            self.draft.apart(partial(self._convert, self, self._weights.computed[current].node))
+            self._tracing = False
+
+    def _derived_sources(self, name: str) -> list[str]:
+        return [entry for entry in self._weights.computed[name].node.input if entry]
+
+    def _needs_no_node(self, name: str) -> bool:
+        return self._is_made(name) or not self._is_derived(name)
 
     # --- making nodes -----------------------------------------------------------------------------
-
-    def attempt(self, node: onnx.NodeProto, build: Builder) -> None:
-        """Run a builder; where it gives up, the node becomes `Unsupported`."""
-        reason = self.draft.attempt(lambda: build(self, node))
-        if reason is not None:
-            self.unsupported(node, reason)
 
     def layer(
         self,
         node: onnx.NodeProto,
         op: Operator,
         inputs: Sequence[str],
-        parameters: Sequence[tuple[str, Parameter]] = (),
+        parameters: Roles = (),
         *,
         output: str | None = None,
         origin: str | None = None,
@@ -306,8 +287,7 @@ class Context:
         made = [Tensor(name, self.shape(name), self._shapes.dtype(name)) for name in names]
         if any(other in self._readers or other in self._outputs for other in node.output[outputs:]):
             raise NotUnderstoodError("more than its first output is used")
-        own = self._names[tuple(node.output)]
-        self._make(own, op, inputs, made, parameters, origin or kind(node))
+        self._make(node, op, inputs, made, parameters, origin=origin)
 
     def step(
         self,
@@ -316,13 +296,12 @@ class Context:
         op: Operator,
         inputs: Sequence[str],
         shape: Sequence[int],
-        parameters: Sequence[tuple[str, Parameter]] = (),
+        parameters: Roles = (),
     ) -> str:
         """Make a node on the way to the file's node's output, and give the tensor's name."""
         name = self._new_name(node, what)
         made = Tensor(name, tuple(shape), self._shapes.dtype(node.output[0]))
-        own = f"{self._names[tuple(node.output)]}/{what}"
-        self._make(own, op, inputs, [made], parameters, kind(node))
+        self._make(node, op, inputs, [made], parameters, what=f"/{what}")
         return name
 
     def same(self, node: onnx.NodeProto, x: str) -> None:
@@ -356,12 +335,14 @@ class Context:
 
     def _make(
         self,
-        own: str,
+        node: onnx.NodeProto,
         op: Operator,
         inputs: Sequence[str],
         outputs: Sequence[Tensor],
-        parameters: Sequence[tuple[str, Parameter]],
-        origin: str,
+        parameters: Roles,
+        *,
+        what: str = "",
+        origin: str | None = None,
     ) -> None:
         for _, parameter in parameters:
             self.draft.add_parameter(parameter, self._shapes.shape(parameter.name))
@@ -370,17 +351,17 @@ class Context:
             if not isinstance(op, Unsupported):
                 require_shape(self._weights.target, tensor.name, tensor.shape, self._limits)
             self.draft.add_tensor(tensor)
-        node = Node(
-            own,
+        made = Node(
+            self._names[tuple(node.output)] + what,
             op,
             tuple(inputs),
             tuple(tensor.name for tensor in outputs),
             tuple((role, parameter.name) for role, parameter in parameters),
-            origin,
+            origin or kind(node),
         )
-        self.draft.add_node(node, self._weight_name(parameters))
+        self.draft.add_node(made, self._weight_name(parameters))
 
-    def _weight_name(self, parameters: Sequence[tuple[str, Parameter]]) -> str | None:
+    def _weight_name(self, parameters: Roles) -> str | None:
         """The weight's name, as PyTorch would give it where an exporter kept only the bias's."""
         roles = {role: parameter.name for role, parameter in parameters}
         first = roles.get("weight") or roles.get("scale")
@@ -412,4 +393,4 @@ class Context:
         made = filter(None, node.output)
         outputs = [Tensor(y, self._shapes.shape(y) or (), self._shapes.dtype(y)) for y in made]
         op = Unsupported(kind(node), reason)
-        self._make(self._names[tuple(node.output)], op, inputs, outputs, parameters, kind(node))
+        self._make(node, op, inputs, outputs, parameters)

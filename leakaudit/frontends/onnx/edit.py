@@ -60,14 +60,13 @@ def edited(path: str, edit: OnnxEdit, weights: WeightSource, limits: Limits | No
     if edit.dropped_bias is not None:
         _drop_bias(graph, edit.dropped_bias)
     if edit.pooled is not None:
-        _insert_pooling(model, edit.pooled[0], edit.pooled[1], edit.pooled_name)
+        _insert_pooling(model, *edit.pooled, edit.pooled_name)
     _set_reshapes(graph, edit.reshaped)
     del graph.value_info[:]  # the shapes it states are those before the change
     for tensor in graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.CopyFrom(
-                numpy_helper.from_array(np.asarray(weights.load(tensor.name)), tensor.name)
-            )
+            numbers = np.asarray(weights.load(tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
     if model.ByteSize() > PROTOBUF_LIMIT:
         raise UsageError("--write: the changed model is larger than 2 GB, more than one file holds")
     try:
@@ -91,7 +90,7 @@ def _replace_tensors(graph: onnx.GraphProto, tensors: Mapping[str, np.ndarray]) 
 
 
 def _set_convolution(graph: onnx.GraphProto, weight: str, op: Grouped) -> None:
-    (node,) = _readers(graph, weight, "Conv")
+    node = _only_reader(graph, weight, "Conv")
     changed = {
         "kernel_shape": op.kernel,
         "strides": op.stride,
@@ -106,43 +105,34 @@ def _set_convolution(graph: onnx.GraphProto, weight: str, op: Grouped) -> None:
 
 
 def _drop_bias(graph: onnx.GraphProto, bias: str) -> None:
-    (node,) = _readers(graph, bias, "Gemm", "Add")
+    node = _only_reader(graph, bias, "Gemm", "Add")
     if node.op_type == "Gemm":
         del node.input[2:]
     else:
-        kept = next(name for name in node.input if name != bias)
         node.op_type = "Identity"
-        del node.input[:]
-        node.input.append(kept)
-    for number, tensor in enumerate(graph.initializer):
-        if tensor.name == bias:
-            del graph.initializer[number]
-            break
-    for number, value in enumerate(graph.input):
-        if value.name == bias:
-            del graph.input[number]
-            break
+        node.input[:] = [name for name in node.input if name != bias]
+    for entries in (graph.initializer, graph.input):
+        for number, entry in enumerate(entries):
+            if entry.name == bias:
+                del entries[number]
+                break
 
 
 def _insert_pooling(
     model: onnx.ModelProto, tensor: str, kernel: tuple[int, ...], name: str
 ) -> None:
-    nodes = list(model.graph.node)
-    first = next((n for n, node in enumerate(nodes) if tensor in node.input), None)
-    if first is None:
+    readers = [index for index, node in enumerate(model.graph.node) if tensor in node.input]
+    if not readers:
         raise _cannot(f"the file has no value {tensor!r}")
-    for node in nodes:
-        for index, entry in enumerate(node.input):
-            if entry == tensor:
-                node.input[index] = name
+    for index in readers:
+        inputs = model.graph.node[index].input
+        inputs[:] = [name if entry == tensor else entry for entry in inputs]
     pool = helper.make_node(
         "AveragePool", [tensor], [name], name=name, kernel_shape=kernel, strides=kernel
     )
     if default_opset(model) >= 19:
         pool.attribute.append(helper.make_attribute("dilations", (1,) * len(kernel)))
-    nodes.insert(first, pool)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    model.graph.node.insert(readers[0], pool)
 
 
 def _set_reshapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -166,16 +156,12 @@ def _set_reshapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]])
         node.input[1] = name
 
 
-def _readers(graph: onnx.GraphProto, name: str, *kinds: str) -> list[onnx.NodeProto]:
-    """The one node of these kinds that reads a stored tensor.
-
-    Raises:
-        UsageError: It is another one, or there are several.
-    """
+def _only_reader(graph: onnx.GraphProto, name: str, *kinds: str) -> onnx.NodeProto:
+    """The one node that reads a stored tensor, which must be of these kinds."""
     readers = [node for node in graph.node if name in node.input]
     if len(readers) != 1 or readers[0].op_type not in kinds:
         raise _cannot(f"{name!r} is not read by one {' or '.join(kinds)} alone")
-    return readers
+    return readers[0]
 
 
 def _cannot(reason: str) -> UsageError:

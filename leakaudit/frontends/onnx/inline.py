@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 
 import onnx
 from onnx import helper
@@ -24,18 +25,20 @@ def inline_functions(model: onnx.ModelProto, native: OnnxNative) -> None:
     if not model.functions or not _is_small(model):
         return
     # The weights stay behind: the inliner copies the model twice, and needs only their names.
-    shell = onnx.ModelProto(ir_version=max(model.ir_version, 8))
-    shell.opset_import.extend(model.opset_import)
-    shell.functions.extend(model.functions)
-    shell.graph.name = model.graph.name
-    shell.graph.node.extend(model.graph.node)
-    shell.graph.output.extend(model.graph.output)
-    inputs = {value.name for value in model.graph.input}
-    shell.graph.input.extend(model.graph.input)
-    names = [tensor.name for tensor in model.graph.initializer]
-    names += [tensor.values.name for tensor in model.graph.sparse_initializer]
-    shell.graph.input.extend(
+    graph = model.graph
+    inputs = {value.name for value in graph.input}
+    names = [tensor.name for tensor in graph.initializer]
+    names += [tensor.values.name for tensor in graph.sparse_initializer]
+    stored = [
         helper.make_value_info(name, onnx.TypeProto()) for name in names if name not in inputs
+    ]
+    shell = onnx.ModelProto(
+        ir_version=max(model.ir_version, 8),
+        opset_import=model.opset_import,
+        functions=model.functions,
+        graph=onnx.GraphProto(
+            name=graph.name, node=graph.node, output=graph.output, input=[*graph.input, *stored]
+        ),
     )
     try:
         inlined = native.inlined(shell)
@@ -118,27 +121,18 @@ def inline_branch(
     for value, output in zip(taken.output, node.output, strict=True):
         if not output:
             continue
-        direct = value.name in computed and renamed.get(value.name) not in node.output
-        if direct:
+        if value.name in computed and renamed.get(value.name) not in node.output:
             renamed[value.name] = output
         else:  # it passes on a value from outside, a stored one, or one output twice
             source = renamed.get(value.name, value.name)
             copies.append(helper.make_node("Identity", [source], [output]))
-    nodes = [_renamed(inner, renamed) for inner in taken.node]
-    tensors: list[onnx.TensorProto] = []
-    for tensor in taken.initializer:
-        copy = onnx.TensorProto()
-        copy.CopyFrom(tensor)
-        copy.name = renamed[tensor.name]
-        tensors.append(copy)
+    nodes = [deepcopy(inner) for inner in taken.node]
+    for inner in nodes:
+        _rename_in(inner, renamed)
+    tensors = [deepcopy(tensor) for tensor in taken.initializer]
+    for tensor in tensors:
+        tensor.name = renamed[tensor.name]
     return nodes + copies, tensors
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    _rename_in(copy, names)
-    return copy
 
 
 def _rename_in(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 from onnx import helper
@@ -13,6 +13,7 @@ from leakaudit.frontends.interface import LoadOptions
 from leakaudit.graph import Tensor
 
 UNDEFINED_DTYPE = "undefined"
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def dtype_name(element_type: int) -> str:
@@ -35,17 +36,14 @@ def resolve_inputs(
         AuditError: A size stays open, or the file, the options or the inputs contradict each other.
     """
     inputs = [_declared(target, value) for value in values]
-    given = _given_shapes(target, inputs, options)
+    given = _given_shapes(target, [declared.name for declared in inputs], options)
+    inputs = [replace(declared, given=given.get(declared.name)) for declared in inputs]
     sizes = _Sizes(target)
     for declared in inputs:
-        if declared.name in given:
-            sizes.take_given(declared, given[declared.name])
+        sizes.take_given(declared)
     for declared in inputs:
-        sizes.take_batch(declared, given.get(declared.name), options.batch_size)
-    return {
-        declared.name: sizes.concrete(declared, given.get(declared.name), single=len(inputs) == 1)
-        for declared in inputs
-    }
+        sizes.take_batch(declared, options.batch_size)
+    return {declared.name: sizes.concrete(declared, single=len(inputs) == 1) for declared in inputs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,17 @@ class _Axis:
     size: int | None  # None: open
     symbol: str  # "" where the file gives no name
 
+    def __str__(self) -> str:
+        named = repr(self.symbol) if self.symbol else "?"
+        return named if self.size is None else str(self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
     name: str
     dtype: str
-    axes: tuple[_Axis, ...] | None  # None: not even the rank is known
+    axes: tuple[_Axis, ...] | None = None  # None: not even the rank is known
+    given: tuple[int, ...] | None = None  # the user's shape
 
 
 def _declared(target: str, value: onnx.ValueInfoProto) -> _Declared:
@@ -69,7 +72,7 @@ def _declared(target: str, value: onnx.ValueInfoProto) -> _Declared:
     tensor = value.type.tensor_type
     dtype = dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
-        return _Declared(value.name, dtype, None)
+        return _Declared(value.name, dtype)
     axes = tuple(
         _Axis(axis.dim_value if axis.dim_value > 0 else None, axis.dim_param)
         for axis in tensor.shape.dim
@@ -78,10 +81,9 @@ def _declared(target: str, value: onnx.ValueInfoProto) -> _Declared:
 
 
 def _given_shapes(
-    target: str, inputs: Sequence[_Declared], options: LoadOptions
+    target: str, names: Sequence[str], options: LoadOptions
 ) -> Mapping[str, tuple[int, ...]]:
-    names = [declared.name for declared in inputs]
-    listed = ", ".join(repr(name) for name in names)
+    listed = ", ".join(map(repr, names))
     given: dict[str, tuple[int, ...]] = {}
     for key, shape in options.input_shapes.items():
         if key == "" and len(names) != 1:
@@ -113,8 +115,9 @@ class _Sizes:
     named: dict[str, int] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
 
-    def take_given(self, declared: _Declared, shape: tuple[int, ...]) -> None:
-        if declared.axes is None:
+    def take_given(self, declared: _Declared) -> None:
+        shape = declared.given
+        if declared.axes is None or shape is None:
             return
         agrees = len(declared.axes) == len(shape) and all(
             axis.size in (None, size) for axis, size in zip(declared.axes, shape, strict=True)
@@ -122,7 +125,7 @@ class _Sizes:
         if not agrees:
             raise AuditError(
                 self.target,
-                f"input {declared.name!r} has shape {_text(_pattern(declared.axes))}, "
+                f"input {declared.name!r} has shape {_text(declared.axes)}, "
                 f"which {_text(shape)} does not fit",
                 "give a shape that fits with `--input-shape`, or export the model again",
             )
@@ -130,33 +133,24 @@ class _Sizes:
             if axis.size is None:
                 self._bind(axis.symbol, size, declared.name)
 
-    def take_batch(
-        self, declared: _Declared, shape: tuple[int, ...] | None, wanted: int | None
-    ) -> None:
-        axes = declared.axes
-        if axes is None or len(axes) < 2:
+    def take_batch(self, declared: _Declared, wanted: int | None) -> None:
+        if declared.axes is None or len(declared.axes) < 2:
             return
-        fixed = axes[0].size
+        first, fixed = declared.axes[0], declared.axes[0].size
+        by, repair = "the file", "export the model again with an open batch dimension"
         if fixed is None:
-            fixed = shape[0] if shape is not None else self.named.get(axes[0].symbol)
+            by, repair = "its given shape", "make `--input-shape` and `--batch-size` agree"
+            fixed = declared.given[0] if declared.given else self.named.get(first.symbol)
         if fixed is None:
             self.batches[declared.name] = wanted or 1
-            self._bind(axes[0].symbol, wanted or 1, declared.name)
+            self._bind(first.symbol, wanted or 1, declared.name)
         elif wanted is not None and wanted != fixed:
-            by = "the file" if axes[0].size is not None else "its given shape"
-            raise AuditError(
-                self.target,
-                f"input {declared.name!r} has a batch of {fixed} by {by}, not {wanted}",
-                "export the model again with an open batch dimension"
-                if axes[0].size is not None
-                else "make `--input-shape` and `--batch-size` agree",
-            )
+            reason = f"input {declared.name!r} has a batch of {fixed} by {by}, not {wanted}"
+            raise AuditError(self.target, reason, repair)
 
-    def concrete(
-        self, declared: _Declared, shape: tuple[int, ...] | None, *, single: bool
-    ) -> Tensor:
-        if shape is not None:
-            return Tensor(declared.name, shape, declared.dtype)
+    def concrete(self, declared: _Declared, *, single: bool) -> Tensor:
+        if declared.given is not None:
+            return Tensor(declared.name, declared.given, declared.dtype)
         prefix = "" if single else f"{declared.name}="
         if declared.axes is None:
             raise AuditError(
@@ -169,7 +163,8 @@ class _Sizes:
             found[0] = self.batches[declared.name]
         missing = [index for index, size in enumerate(found) if size is None]
         if missing:
-            what = ", ".join(_axis_text(index, declared.axes[index]) for index in missing)
+            symbols = ((index, declared.axes[index].symbol) for index in missing)
+            what = ", ".join(f"axis {i} ({name!r})" if name else f"axis {i}" for i, name in symbols)
             sample = ",".join("?" if size is None else str(size) for size in found)
             raise AuditError(
                 self.target,
@@ -187,16 +182,5 @@ class _Sizes:
             )
 
 
-def _pattern(axes: tuple[_Axis, ...]) -> tuple[int | str, ...]:
-    return tuple(
-        (repr(axis.symbol) if axis.symbol else "?") if axis.size is None else axis.size
-        for axis in axes
-    )
-
-
-def _axis_text(index: int, axis: _Axis) -> str:
-    return f"axis {index} ({axis.symbol!r})" if axis.symbol else f"axis {index}"
-
-
-def _text(shape: Sequence[int | str]) -> str:
-    return "[" + ", ".join(str(size) if isinstance(size, int) else size for size in shape) + "]"
+def _text(sizes: Sequence[int | _Axis]) -> str:
+    return f"[{', '.join(map(str, sizes))}]"

@@ -74,13 +74,8 @@ def external_file(path: str, tensor: str, location: str) -> Path:
     """
     folder = Path(path).parent.resolve()
     parts = location.replace("\\", "/").split("/")
-    outside = (
-        not location
-        or "\0" in location
-        or ".." in parts
-        or parts[0] == ""
-        or parts[0].endswith(":")
-    )
+    absolute = parts[0] == "" or parts[0].endswith(":")  # so is the empty one
+    outside = absolute or ".." in parts or "\0" in location
     try:
         file = folder if outside else (folder / location).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links; bytes that are no file name

@@ -6,8 +6,8 @@ functions can exhaust its stack. A crash there ends the helper, and the audit of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import TracebackType
+from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -21,6 +21,8 @@ from leakaudit.sandbox.inside import Parts
 from leakaudit.sandbox.limits import Limits
 
 IR_VERSION = 8  # from 4 on initializers need not be inputs; nothing else matters to inference
+Types = Mapping[str, onnx.TypeProto]
+Numbers = Mapping[str, np.ndarray]
 _WORKER = "leakaudit.frontends.onnx.worker"
 
 
@@ -53,20 +55,15 @@ class OnnxNative:
     def __enter__(self) -> OnnxNative:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._helper.close()
 
     def infer_node(
         self,
         node: onnx.NodeProto,
         domain: str,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, np.ndarray],
+        types: Types,
+        data: Numbers,
         opsets: Mapping[str, int],
     ) -> dict[str, onnx.TypeProto]:
         """The types of a node's outputs from those of its inputs and the numbers among them.
@@ -75,23 +72,19 @@ class OnnxNative:
         """
         inputs = {name: f"i{index}" for index, name in enumerate(dict.fromkeys(node.input)) if name}
         outputs = {name: f"o{index}" for index, name in enumerate(node.output) if name}
-        plain = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
-        plain.input.extend(inputs.get(name, "") for name in node.input)
-        plain.output.extend(outputs.get(name, "") for name in node.output)
-        plain.attribute.extend(node.attribute)
+        plain = onnx.NodeProto(
+            op_type=node.op_type,
+            domain=node.domain,
+            input=[inputs.get(name, "") for name in node.input],
+            output=[outputs.get(name, "") for name in node.output],
+            attribute=node.attribute,
+        )
         question = (
             *(b"infer node", node.op_type.encode(), domain.encode()),
             *(_number(opsets.get(domain, 1)), _number(IR_VERSION), plain.SerializeToString()),
-            _number(len(types)),
-            *_pairs((new, types[name].SerializeToString()) for name, new in inputs.items()),
-            _number(len(data)),
-            *_pairs(
-                (new, numpy_helper.from_array(data[name], new).SerializeToString())
-                for name, new in inputs.items()
-                if name in data
-            ),
-            _number(len(opsets)),
-            *_pairs((name, _number(version)) for name, version in opsets.items()),
+            *_table({new: types[name].SerializeToString() for name, new in inputs.items()}),
+            *_table({inputs[name]: _stored(data[name], inputs[name]) for name in data}),
+            *_table({name: _number(version) for name, version in opsets.items()}),
         )
         if question not in self._answers:
             self._answers[question] = self._types_of_outputs(question, node.op_type)
@@ -146,10 +139,14 @@ def _number(value: int) -> bytes:
     return str(value).encode()
 
 
-def _pairs(entries: Iterator[tuple[str, bytes]]) -> Iterator[bytes]:
-    for name, value in entries:
-        yield name.encode()
-        yield value
+def _stored(array: np.ndarray, name: str) -> bytes:
+    return bytes(numpy_helper.from_array(array, name).SerializeToString())
+
+
+def _table(entries: Mapping[str, bytes]) -> list[bytes]:
+    """Their number, then name and value of each."""
+    pairs = ((name.encode(), value) for name, value in entries.items())
+    return [_number(len(entries)), *chain.from_iterable(pairs)]
 
 
 def _model(reply: Parts) -> onnx.ModelProto:

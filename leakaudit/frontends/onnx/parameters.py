@@ -11,24 +11,17 @@ import numpy as np
 from leakaudit.errors import AuditError
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions
-from leakaudit.frontends.onnx.constants import FLOATS
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.shapes import ShapeInference
-from leakaudit.frontends.onnx.weights import OnnxWeights
+from leakaudit.frontends.onnx.weights import OnnxWeights, in_order
 from leakaudit.graph import Parameter
 
 # Operators whose output holds elements of their first input, each once: the gradient of the one
 # is the gradient of the other, rearranged.
 REARRANGING = frozenset(
     {
-        "Cast",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
+        *("Cast", "Flatten", "Identity", "Reshape", "Slice", "Split"),
+        *("Squeeze", "Transpose", "Unsqueeze"),
     }
 )
 HIDING = 1e8  # exp(-1e8) is 0 in every precision, and training brings no parameter there
@@ -85,30 +78,22 @@ class Origins:
         if lineage is None or any(self._shapes.dtype(entry) not in FLOATS for entry in lineage):
             raise NotUnderstoodError(f"its {role} is computed from other parameters")
         frozen = any(self._options.is_frozen(entry) for entry in lineage)
-        return Parameter(name, self._shape(name), dtype, not frozen, not frozen), lineage
+        return Parameter(name, self._shapes.required(name), dtype, not frozen, not frozen), lineage
 
     def as_operand(self, name: str) -> Parameter:
         """A constant in any other role. Of these, numbers of Constant nodes are not trained."""
         trained = self.is_trained(name) and self.lineage(name) is not None
-        return Parameter(name, self._shape(name), self._shapes.dtype(name), trained, trained)
+        return Parameter(
+            name, self._shapes.required(name), self._shapes.dtype(name), trained, trained
+        )
 
     def is_trained(self, name: str) -> bool:
         """Whether training changes this constant: it stores floating-point numbers, or follows
         from some that are trained.
         """
-        pending = [name]  # a stack instead of recursion: files chain any number of nodes
-        while pending:
-            current = pending[-1]
-            if current in self._trained:
-                pending.pop()
-                continue
-            sources = self._sources(current)
-            missing = [source for source in sources if source not in self._trained]
-            if missing:
-                pending.extend(missing)
-                continue
+        for current in in_order(name, self._sources, self._trained.__contains__):
             self._trained[current] = self._is_stored_weight(current) or any(
-                self._trained[source] for source in sources
+                self._trained[source] for source in self._sources(current)
             )
         return self._trained[name]
 
@@ -158,12 +143,6 @@ class Origins:
         except AuditError:
             return False  # whoever needs the numbers says what is wrong with them
         return bool((np.abs(array) >= HIDING).any() or np.isnan(array).any())
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        shape = self._shapes.shape(name)
-        if shape is None:
-            raise NotUnderstoodError(f"the shape of {name!r} is not known")
-        return shape
 
 
 def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:

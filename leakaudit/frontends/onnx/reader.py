@@ -72,11 +72,7 @@ def _read(target: str, model: onnx.ModelProto, options: LoadOptions, deadline: D
 
 
 def _graph(
-    path: str,
-    model: onnx.ModelProto,
-    options: LoadOptions,
-    native: OnnxNative,
-    deadline: Deadline,
+    path: str, model: onnx.ModelProto, options: LoadOptions, native: OnnxNative, deadline: Deadline
 ) -> Graph:
     for function in model.functions:
         if is_default(function.domain):
@@ -96,11 +92,11 @@ def _graph(
     functions = {(function.domain, function.name) for function in model.functions}
 
     def convert(context: Context, node: onnx.NodeProto) -> None:
-        reason = _refusal(node, functions)
-        if reason:
+        reason = _refusal(node, functions) or context.draft.attempt(
+            lambda: OPERATORS[node.op_type](context, node)
+        )
+        if reason is not None:
             context.unsupported(node, reason)
-        else:
-            context.attempt(node, OPERATORS[node.op_type])
 
     for value in model.graph.output:
         if value.type.WhichOneof("value") not in (None, "tensor_type"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.inputs import dtype_name
-from leakaudit.frontends.onnx.native import IR_VERSION, NativeError, OnnxNative
+from leakaudit.frontends.onnx.native import IR_VERSION, NativeError, Numbers, OnnxNative, Types
 from leakaudit.frontends.onnx.node import reads, subgraphs
 from leakaudit.graph import Tensor
 
@@ -52,6 +52,13 @@ class ShapeInference:
         """The concrete shape, or None where it is not known."""
         return _concrete(self._types.get(name))
 
+    def required(self, name: str) -> tuple[int, ...]:
+        """The concrete shape of a value that must have one."""
+        shape = self.shape(name)
+        if shape is None:
+            raise NotUnderstoodError(f"the shape of {name!r} is not known")
+        return shape
+
     def element_type(self, name: str) -> int:
         """The ONNX element type, 0 where it is not known."""
         found = self._types.get(name)
@@ -61,11 +68,11 @@ class ShapeInference:
         """The numpy name of the element type, or `undefined`."""
         return dtype_name(self.element_type(name))
 
-    def infer(self, node: onnx.NodeProto, data: Mapping[str, np.ndarray]) -> None:
+    def infer(self, node: onnx.NodeProto, data: Numbers) -> None:
         """Define the outputs of a node. `data` holds the known numbers among its inputs."""
         names = set(reads(node))
         data = {name: array for name, array in data.items() if array.size <= MAX_DATA_ELEMENTS}
-        found: Mapping[str, onnx.TypeProto] = {}
+        found: Types = {}
         if all(self.element_type(name) for name in names):
             infer = self._infer_model if any(subgraphs(node)) else self._infer_operator
             try:
@@ -78,42 +85,31 @@ class ShapeInference:
             if name:
                 self._types[name] = found.get(name, onnx.TypeProto())
 
-    def _infer_operator(
-        self,
-        node: onnx.NodeProto,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, np.ndarray],
-    ) -> Mapping[str, onnx.TypeProto]:
+    def _infer_operator(self, node: onnx.NodeProto, types: Types, data: Numbers) -> Types:
         domain = "" if is_default(node.domain) else node.domain
         schema = defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
         _check_call(node, schema, types)
         return self._native.infer_node(node, domain, types, data, self._opsets)
 
-    def _infer_model(
-        self,
-        node: onnx.NodeProto,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, np.ndarray],
-    ) -> Mapping[str, onnx.TypeProto]:
+    def _infer_model(self, node: onnx.NodeProto, types: Types, data: Numbers) -> Types:
         """Infer control flow as a model of this one node.
 
         Functions of the file stay outside: those that were not put in their place may call
         themselves, or take forever.
         """
-        model = onnx.ModelProto(ir_version=IR_VERSION)
-        model.opset_import.extend(self._model.opset_import)
-        model.graph.node.append(node)
-        for name, value in types.items():
-            if name in data:
-                model.graph.initializer.append(numpy_helper.from_array(data[name], name))
-            else:
-                model.graph.input.append(helper.make_value_info(name, value))
-        return self._native.infer_model(model)
+        graph = onnx.GraphProto(
+            node=[node],
+            initializer=[numpy_helper.from_array(array, name) for name, array in data.items()],
+            input=[helper.make_value_info(n, value) for n, value in types.items() if n not in data],
+        )
+        return self._native.infer_model(
+            onnx.ModelProto(
+                ir_version=IR_VERSION, opset_import=self._model.opset_import, graph=graph
+            )
+        )
 
 
-def _check_call(
-    node: onnx.NodeProto, schema: defs.OpSchema, types: Mapping[str, onnx.TypeProto]
-) -> None:
+def _check_call(node: onnx.NodeProto, schema: defs.OpSchema, types: Types) -> None:
     """Refuse what makes some of onnx's own inference, in C++, read beyond its memory (1.23).
 
     That is a wrong number of inputs or outputs, and an axis that the first input does not have.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +15,26 @@ from leakaudit.frontends.onnx.fold import FoldError, evaluate
 from leakaudit.frontends.onnx.limits import external_file
 
 MAX_COMPUTED_ELEMENTS = 2**29  # a small file can ask for any size with ConstantOfShape or Expand
+
+
+def in_order(
+    name: str, sources: Callable[[str], Iterable[str]], done: Callable[[str], bool]
+) -> Iterator[str]:
+    """Every name that is not done and that `name` follows from, each after its sources.
+
+    The caller makes each of them done. A stack instead of recursion: a hostile file can chain any
+    number of nodes.
+    """
+    waiting = [name]
+    while waiting:
+        current = waiting[-1]
+        missing = [] if done(current) else [entry for entry in sources(current) if not done(entry)]
+        if missing:
+            waiting.extend(missing)
+            continue
+        waiting.pop()
+        if not done(current):
+            yield current
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,54 +75,26 @@ class OnnxWeights:
             AuditError: It is missing or damaged, its external data are not in the model's folder,
                 or it cannot be computed.
         """
-        array = self._values_for(name)[name]
+        ready: dict[str, np.ndarray] = {}
+        for current in in_order(name, self._sources, ready.__contains__):
+            ready.update(self._numbers(current, ready))
+        array = ready[name]
         shape = self.shapes.get(name)
         return array if shape is None else array.reshape(shape)
 
-    def root(self, name: str, rearranging: Mapping[str, int]) -> str | None:
-        """Follow `name` back through operators that only rearrange to where its numbers stand.
+    def _sources(self, name: str) -> list[str]:
+        if name in self.values or name in self.stored or name not in self.computed:
+            return []
+        return [entry for entry in self.computed[name].node.input if entry]
 
-        Args:
-            name: A constant.
-            rearranging: Operator types and the index of the input that they rearrange.
-
-        Returns:
-            A stored tensor, or None where it is computed in another way. Numbers that the file
-            states as a formula without trainable inputs (ConstantOfShape) count as stored.
-        """
-        while name in self.computed:
-            node = self.computed[name].node
-            if node.op_type == "ConstantOfShape":
-                return name
-            if node.op_type not in rearranging:
-                return None
-            name = node.input[rearranging[node.op_type]]
-        return name
-
-    def _values_for(self, name: str) -> dict[str, np.ndarray]:
-        # A stack instead of recursion: a hostile file can chain any number of nodes.
-        ready: dict[str, np.ndarray] = {}
-        waiting = [name]
-        while waiting:
-            current = waiting[-1]
-            if current in ready:
-                waiting.pop()
-            elif current in self.values:
-                ready[current] = self.values[current]
-            elif current in self.stored:
-                ready[current] = self._read(self.stored[current])
-            elif current in self.computed:
-                node = self.computed[current].node
-                missing = [entry for entry in node.input if entry and entry not in ready]
-                if missing:
-                    waiting.extend(missing)
-                else:
-                    ready.update(self._evaluate(current, ready))
-            else:
-                raise AuditError(
-                    self.target, f"the file holds no numbers for {current!r}", "export it again"
-                )
-        return ready
+    def _numbers(self, name: str, ready: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if name in self.values:
+            return {name: self.values[name]}
+        if name in self.stored:
+            return {name: self._read(self.stored[name])}
+        if name in self.computed:
+            return self._evaluate(name, ready)
+        raise AuditError(self.target, f"the file holds no numbers for {name!r}", "export it again")
 
     def _evaluate(self, name: str, ready: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         computed = self.computed[name]
@@ -134,7 +125,14 @@ class OnnxWeights:
 
     def _read_external(self, tensor: onnx.TensorProto) -> np.ndarray:
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        file = self._external_file(tensor.name, entries.get("location", ""))
+        location = entries.get("location", "")
+        file = external_file(self.target, tensor.name, location)
+        if not file.is_file():
+            raise AuditError(
+                self.target,
+                f"the external data file {location!r} of {tensor.name!r} is missing",
+                "put it beside the model",
+            )
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         offset = int(entries.get("offset", "0"))
         length = math.prod(tensor.dims) * dtype.itemsize
@@ -157,13 +155,3 @@ class OnnxWeights:
                 "check its permissions",
             ) from error
         return np.frombuffer(data, dtype=dtype).reshape(tuple(tensor.dims))
-
-    def _external_file(self, tensor: str, location: str) -> Path:
-        file = external_file(self.target, tensor, location)
-        if not file.is_file():
-            raise AuditError(
-                self.target,
-                f"the external data file {location!r} of {tensor!r} is missing",
-                "put it beside the model",
-            )
-        return file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
@@ -13,27 +13,20 @@ from leakaudit.frontends.onnx.node import integers, text
 LARGEST = 65_536  # of any number about a window; beyond it counting positions takes forever
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A sliding window, one entry per spatial axis."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-    dilation: tuple[int, ...]
-
-    def positions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """How many positions there are on axes of these sizes, rounded down."""
-        return tuple(
-            (size + before + after - step * (taps - 1) - 1) // move + 1
-            for size, before, after, step, taps, move in zip(
-                sizes, self.begin, self.end, self.dilation, self.kernel, self.stride, strict=True
-            )
-        )
+Sizes = tuple[int, ...]  # one entry per spatial axis
 
 
-def read_window(node: onnx.NodeProto, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+class Window(NamedTuple):
+    """A sliding window, in the order of the operators' fields."""
+
+    kernel: Sizes
+    stride: Sizes
+    begin: Sizes
+    end: Sizes
+    dilation: Sizes
+
+
+def read_window(node: onnx.NodeProto, sizes: Sizes, kernel: Sizes) -> Window:
     """The window of a convolution or pooling over spatial axes of these sizes.
 
     Raises:
@@ -42,13 +35,19 @@ def read_window(node: onnx.NodeProto, sizes: tuple[int, ...], kernel: tuple[int,
     if len(sizes) != len(kernel):
         raise NotUnderstoodError(f"its kernel has {len(kernel)} axes, its input {len(sizes)}")
     stride, dilation = strides(node, kernel)
-    begin, end = _padding(node, sizes, kernel, stride, dilation)
+    mode = text(node, "auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        totals = tuple(
+            max((math.ceil(size / move) - 1) * move + step * (taps - 1) + 1 - size, 0)
+            for size, taps, move, step in zip(sizes, kernel, stride, dilation, strict=True)
+        )
+        begin, end = halves(totals, larger_first=mode == "SAME_LOWER")
+    else:
+        begin, end = explicit_padding(node, len(kernel), mode)
     return Window(kernel, stride, begin, end, dilation)
 
 
-def strides(
-    node: onnx.NodeProto, kernel: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def strides(node: onnx.NodeProto, kernel: Sizes) -> tuple[Sizes, Sizes]:
     """Stride and dilation.
 
     Raises:
@@ -63,8 +62,12 @@ def strides(
     return stride, dilation
 
 
-def explicit_padding(node: onnx.NodeProto, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and after each axis, as `pads` states it."""
+def explicit_padding(node: onnx.NodeProto, axes: int, mode: str) -> tuple[Sizes, Sizes]:
+    """Padding before and after each axis, as `pads` states it; none where `auto_pad` is VALID."""
+    if mode == "VALID":
+        return (0,) * axes, (0,) * axes
+    if mode != "NOTSET":
+        raise NotUnderstoodError(f"its auto_pad is {mode!r}")
     pads = integers(node, "pads", (0,) * (2 * axes))
     if min(pads) < 0:
         raise NotUnderstoodError("its padding is negative")
@@ -73,33 +76,8 @@ def explicit_padding(node: onnx.NodeProto, axes: int) -> tuple[tuple[int, ...], 
     return pads[:axes], pads[axes:]
 
 
-def halves(
-    totals: tuple[int, ...], *, larger_first: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def halves(totals: Sizes, *, larger_first: bool) -> tuple[Sizes, Sizes]:
     """Split padding into before and after, the odd one on the named side."""
     smaller = tuple(total // 2 for total in totals)
     larger = tuple(total - half for total, half in zip(totals, smaller, strict=True))
     return (larger, smaller) if larger_first else (smaller, larger)
-
-
-def _padding(
-    node: onnx.NodeProto,
-    sizes: tuple[int, ...],
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and after each axis, from `pads` or `auto_pad`."""
-    axes = len(kernel)
-    mode = text(node, "auto_pad", "NOTSET")
-    if mode == "VALID":
-        return (0,) * axes, (0,) * axes
-    if mode == "NOTSET":
-        return explicit_padding(node, axes)
-    if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        raise NotUnderstoodError(f"its auto_pad is {mode!r}")
-    totals = tuple(
-        max((math.ceil(size / move) - 1) * move + step * (taps - 1) + 1 - size, 0)
-        for size, taps, move, step in zip(sizes, kernel, stride, dilation, strict=True)
-    )
-    return halves(totals, larger_first=mode == "SAME_LOWER")

@@ -54,14 +54,12 @@ def _infer_node(parts: list[bytes]) -> list[bytes]:
     def text() -> str:
         return next(entries).decode()
 
-    def number() -> int:
-        return int(next(entries))
+    def table() -> dict[str, bytes]:
+        return {text(): next(entries) for _ in range(int(text()))}
 
-    kind, domain, version, ir_version = text(), text(), number(), number()
-    node = next(entries)
-    types = {text(): next(entries) for _ in range(number())}
-    data = {text(): next(entries) for _ in range(number())}
-    opsets = {text(): number() for _ in range(number())}
+    kind, domain, version, ir_version = text(), text(), int(text()), int(text())
+    node, types, data = next(entries), table(), table()
+    opsets = {name: int(version) for name, version in table().items()}
     schema = _onnx.defs.get_schema(kind, version, domain)
     found = schema._infer_node_outputs(node, types, data, {}, opsets, ir_version)
     return [part for name, value in found.items() for part in (name.encode(), value)]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
-from leakaudit.frontends.onnx.constants import FLOATS
-from leakaudit.frontends.onnx.context import Builder, Context
-from leakaudit.frontends.onnx.inputs import dtype_name
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
+from leakaudit.frontends.onnx.inputs import FLOATS, dtype_name
 from leakaudit.frontends.onnx.node import integer, real, text
 from leakaudit.frontends.onnx.parameters import reshaped
 
@@ -26,57 +25,37 @@ def silu(node: onnx.NodeProto) -> ops.Operator:
     return ops.Silu(real(node, "alpha", 1.0))
 
 
-def plain(op: ops.Operator) -> Builder:
-    """A builder for a function of each element without attributes."""
+def unary(read: Callable[[onnx.NodeProto], ops.Operator]) -> Builder:
+    """A builder for a function of each element, which `read` takes from the node's attributes."""
 
     def build(context: Context, node: onnx.NodeProto) -> None:
-        context.layer(node, op, (context.real(node, 0),))
+        context.layer(node, read(node), (context.real(node, 0),))
 
     return build
 
 
-def leaky_relu(context: Context, node: onnx.NodeProto) -> None:
-    """LeakyRelu; ONNX's default slope is 0.01."""
-    context.layer(node, ops.LeakyRelu(real(node, "alpha", 0.01)), (context.real(node, 0),))
+def plain(op: ops.Operator) -> Builder:
+    """A builder for a function of each element without attributes."""
+    return unary(lambda _: op)
 
 
-def elu(context: Context, node: onnx.NodeProto) -> None:
-    """Elu; ONNX's default alpha is 1."""
-    context.layer(node, ops.Elu(real(node, "alpha", 1.0)), (context.real(node, 0),))
-
-
-def celu(context: Context, node: onnx.NodeProto) -> None:
-    """Celu; ONNX's default alpha is 1."""
+def _celu(node: onnx.NodeProto) -> ops.Operator:
     alpha = real(node, "alpha", 1.0)
     if alpha <= 0:
         raise NotUnderstoodError("its alpha is not positive")
-    context.layer(node, ops.Celu(alpha), (context.real(node, 0),))
+    return ops.Celu(alpha)
 
 
-def selu(context: Context, node: onnx.NodeProto) -> None:
-    """Selu with its own alpha and gamma."""
+def _selu(node: onnx.NodeProto) -> ops.Operator:
     default = ops.Selu()
-    op = ops.Selu(real(node, "alpha", default.alpha), real(node, "gamma", default.gamma))
-    context.layer(node, op, (context.real(node, 0),))
+    return ops.Selu(real(node, "alpha", default.alpha), real(node, "gamma", default.gamma))
 
 
-def hard_sigmoid(context: Context, node: onnx.NodeProto) -> None:
-    """HardSigmoid; ONNX's defaults are 0.2 and 0.5."""
-    op = ops.HardSigmoid(real(node, "alpha", 0.2), real(node, "beta", 0.5))
-    context.layer(node, op, (context.real(node, 0),))
-
-
-def swish(context: Context, node: onnx.NodeProto) -> None:
-    """Swish: x · sigmoid(alpha · x)."""
-    context.layer(node, silu(node), (context.real(node, 0),))
-
-
-def gelu(context: Context, node: onnx.NodeProto) -> None:
-    """Gelu, exact or by tanh."""
+def _gelu(node: onnx.NodeProto) -> ops.Operator:
     approximate = text(node, "approximate", "none")
     if approximate not in ("none", "tanh"):
         raise NotUnderstoodError(f"its approximation is {approximate!r}")
-    context.layer(node, ops.Gelu(approximate == "tanh"), (context.real(node, 0),))
+    return ops.Gelu(approximate == "tanh")
 
 
 def clip(context: Context, node: onnx.NodeProto) -> None:
@@ -157,29 +136,31 @@ ELEMENTWISE = (
     *("Sign", "Sin", "Sinh", "Sqrt", "Tan", "Acos", "Acosh", "Asin", "Asinh", "Atanh"),
 )
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Atan": plain(ops.ArcTan()),
     "Cast": cast,
     "CastLike": cast,
-    "Celu": celu,
+    "Celu": unary(_celu),
     "Clip": clip,
     "Dropout": dropout,
-    "Elu": elu,
-    "Gelu": gelu,
-    "HardSigmoid": hard_sigmoid,
+    "Elu": unary(lambda node: ops.Elu(real(node, "alpha", 1.0))),
+    "Gelu": unary(_gelu),
+    "HardSigmoid": unary(
+        lambda node: ops.HardSigmoid(real(node, "alpha", 0.2), real(node, "beta", 0.5))
+    ),
     "HardSwish": plain(ops.HardSwish()),
     "Identity": identity,
-    "LeakyRelu": leaky_relu,
+    "LeakyRelu": unary(lambda node: ops.LeakyRelu(real(node, "alpha", 0.01))),
     "Max": bounded(lambda end: ops.Clip(end, math.inf)),
     "Min": bounded(lambda end: ops.Clip(-math.inf, end)),
     "Mish": plain(ops.Mish()),
     "PRelu": prelu,
     "Relu": plain(ops.Relu()),
-    "Selu": selu,
+    "Selu": unary(_selu),
     "Sigmoid": plain(ops.Sigmoid()),
     "Softplus": plain(ops.Softplus()),
     "Softsign": plain(ops.Softsign()),
-    "Swish": swish,
+    "Swish": unary(silu),
     "Tanh": plain(ops.Tanh()),
     **{name: plain(element(name.lower())) for name in ELEMENTWISE},
 }

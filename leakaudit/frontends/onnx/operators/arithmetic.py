@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import lost_elements
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.operators.activation import silu
 
 DIFFERENCE, PRODUCT, QUOTIENT, SUM = ops.Sub(), ops.Mul(), ops.Div(), ops.Add()
@@ -37,26 +35,27 @@ def power(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Pow(), (context.operand(node, 0), context.movable(node, 1)))
 
 
-def negate(context: Context, node: onnx.NodeProto) -> None:
-    """Neg."""
+def _negate(context: Context, node: onnx.NodeProto) -> None:
     context.affine(node, context.real(node, 0), -1.0)
 
 
 def total(context: Context, node: onnx.NodeProto) -> None:
     """Sum of any number of operands."""
-    names = [context.operand(node, index) for index in range(len(node.input))]
-    if len(names) == 1:
-        context.same(node, names[0])
-        return
-    last = _sum_up(context, node, names[:-1])
-    context.layer(node, SUM, (last, names[-1]))
+    *names, last = _operands(context, node)
+    if names:
+        context.layer(node, SUM, (_sum_up(context, node, names), last))
+    else:
+        context.same(node, last)
 
 
 def mean(context: Context, node: onnx.NodeProto) -> None:
     """Mean of any number of operands."""
-    names = [context.operand(node, index) for index in range(len(node.input))]
-    added = _sum_up(context, node, names)
-    context.affine(node, added, 1 / len(names))
+    names = _operands(context, node)
+    context.affine(node, _sum_up(context, node, names), 1 / len(names))
+
+
+def _operands(context: Context, node: onnx.NodeProto) -> list[str]:
+    return [context.operand(node, index) for index in range(len(node.input))]
 
 
 def _sum_up(context: Context, node: onnx.NodeProto, names: list[str]) -> str:
@@ -74,12 +73,12 @@ def swiglu(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, PRODUCT, (gate, value))
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Add": binary(SUM),
     "Div": binary(QUOTIENT),
     "Mean": mean,
     "Mul": product,
-    "Neg": negate,
+    "Neg": _negate,
     "Pow": power,
     "Sub": binary(DIFFERENCE),
     "Sum": total,

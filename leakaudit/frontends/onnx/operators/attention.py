@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
-from leakaudit.frontends.onnx.constants import FLOATS
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.node import integer, real
 from leakaudit.frontends.onnx.operators.shape import regrouped, transposed
 
@@ -64,6 +64,6 @@ def _split_heads(context: Context, node: onnx.NodeProto, names: Sequence[str]) -
     return found
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Attention": attention,
 }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, explicit_equation
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context, Roles
 from leakaudit.frontends.onnx.file import is_default
 from leakaudit.frontends.onnx.node import integer, real, text
 from leakaudit.frontends.onnx.operators.arithmetic import SUM
@@ -19,9 +18,7 @@ from leakaudit.frontends.onnx.parameters import reshaped
 from leakaudit.graph import Parameter
 
 
-def bias_of(
-    context: Context, name: str | None, out_features: int
-) -> tuple[tuple[str, Parameter], ...]:
+def bias_of(context: Context, name: str | None, out_features: int) -> Roles:
     """The bias as a vector of one number per output, or nothing where there is none."""
     if name is None:
         return ()
@@ -31,14 +28,11 @@ def bias_of(
     return (("bias", reshaped(bias, (out_features,))),)
 
 
-_Bias = tuple[tuple[str, Parameter], ...]
-
-
 def gemm(context: Context, node: onnx.NodeProto) -> None:
     """Gemm: a dense layer where B is stored, otherwise the product; with C, a sum."""
     alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
     stored = _stored_matrix(context, node) if integer(node, "transA", 0) == 0 else None
-    parameters: _Bias = ()
+    parameters: Roles = ()
     op: ops.Operator = ops.MatMul()
     if stored is None:
         inputs = [_matrix(context, node, 0, "transA"), _matrix(context, node, 1, "transB")]
@@ -95,14 +89,8 @@ def matmul(context: Context, node: onnx.NodeProto) -> None:
         context.layer(node, op, (x,), (("weight", weight),))
         return
     index, add = follower
-    context.layer(
-        node,
-        op,
-        (x,),
-        (("weight", weight), *bias),
-        output=add.output[0],
-        origin="MatMul+Add",
-    )
+    roles, output = (("weight", weight), *bias), add.output[0]
+    context.layer(node, op, (x,), roles, output=output, origin="MatMul+Add")
     context.absorbed.add(index)
 
 
@@ -124,7 +112,7 @@ def _stored_matrix(context: Context, node: onnx.NodeProto) -> tuple[Parameter, b
         return None if source is None else (source, True)
 
 
-def _stored_bias(context: Context, name: str | None, out_features: int) -> _Bias | None:
+def _stored_bias(context: Context, name: str | None, out_features: int) -> Roles | None:
     """The bias of a dense layer, None where it has to be added apart."""
     try:
         return bias_of(context, name, out_features)
@@ -134,7 +122,7 @@ def _stored_bias(context: Context, name: str | None, out_features: int) -> _Bias
 
 def _added_bias(
     context: Context, product: onnx.NodeProto, add: onnx.NodeProto, out_features: int
-) -> _Bias:
+) -> Roles:
     """The stored vector that `add` adds to a product, or nothing where it adds something else."""
     if add.op_type != "Add" or not is_default(add.domain) or len(add.output) != 1:
         return ()
@@ -162,7 +150,7 @@ def einsum(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Einsum(explicit_equation(text(node, "equation", ""), ranks)), operands)
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Einsum": einsum,
     "Gemm": gemm,
     "MatMul": matmul,

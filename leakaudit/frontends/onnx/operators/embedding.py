@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.constants import FLOATS
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
+from leakaudit.frontends.onnx.inputs import FLOATS
 from leakaudit.frontends.onnx.node import integer
 
 
@@ -24,4 +22,4 @@ def embedding(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Embedding(), (index,), (("weight", table),))
 
 
-BUILDERS: Mapping[str, Builder] = {}
+BUILDERS: Builders = {}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context, Roles
 from leakaudit.frontends.onnx.node import integer, integer_list, real
-from leakaudit.frontends.onnx.operators.activation import element
+from leakaudit.frontends.onnx.operators.activation import element, unary
 from leakaudit.frontends.onnx.operators.arithmetic import DIFFERENCE, PRODUCT, QUOTIENT, SUM
 from leakaudit.frontends.onnx.operators.reduction import over
 from leakaudit.frontends.onnx.operators.shape import regrouped
@@ -19,8 +19,6 @@ from leakaudit.frontends.onnx.parameters import reshaped
 from leakaudit.graph import Parameter
 
 FLATTENING_SOFTMAX = 13  # before it Softmax treats all axes from `axis` on as one
-
-
 DEVIATION_OFFSET = 1e-9  # MeanVarianceNormalization adds it to the standard deviation
 
 
@@ -29,88 +27,74 @@ def batch_norm(context: Context, node: onnx.NodeProto) -> None:
     x = context.real(node, 0)
     if context.opset < 9 and integer(node, "spatial", 1) != 1:
         raise NotUnderstoodError("it normalises every element by itself (spatial = 0)")
-    channels = context.shape(x)[1:2]
     training = integer(node, "training_mode", 0) != 0
-    parameters = [
-        ("scale", context.weight(context.optional(node, 1), "scale")),
-        ("bias", context.weight(context.optional(node, 2), "bias")),
-    ]
+    parameters = _scale_and_bias(context, node)
     if not training:
-        parameters += [
-            ("mean", context.statistic(context.optional(node, 3), "mean")),
-            ("variance", context.statistic(context.optional(node, 4), "variance")),
-        ]
-    _check_channels(parameters, channels)
+        for index, role in ((3, "mean"), (4, "variance")):
+            parameters.append((role, context.statistic(context.optional(node, index), role)))
     op = ops.BatchNorm(real(node, "epsilon", 1e-5), training)
-    context.layer(node, op, (x,), parameters)
-
-
-def instance_norm(context: Context, node: onnx.NodeProto) -> None:
-    """InstanceNormalization: as many groups as channels."""
-    x = context.real(node, 0)
-    _group_norm(context, node, x, context.shape(x)[1:2])
+    _per_channel(context, node, op, x, parameters)
 
 
 def group_norm(context: Context, node: onnx.NodeProto) -> None:
-    """GroupNormalization with a scale and bias per channel (opset 21 and later)."""
-    groups = integer(node, "num_groups", 0)
-    _group_norm(context, node, context.real(node, 0), (groups,))
+    """GroupNormalization with a scale and bias per channel (opset 21 and later).
 
-
-def _group_norm(context: Context, node: onnx.NodeProto, x: str, groups: tuple[int, ...]) -> None:
+    InstanceNormalization is the one with as many groups as channels.
+    """
+    x = context.real(node, 0)
     shape = context.shape(x)
-    if len(shape) < 3 or groups[0] < 1 or shape[1] % groups[0]:
+    by_channel = node.op_type == "InstanceNormalization"
+    groups = shape[1] if by_channel else integer(node, "num_groups", 0)
+    if len(shape) < 3 or groups < 1 or shape[1] % groups:
         raise NotUnderstoodError("its groups do not divide its input's channels")
-    parameters = [
-        ("scale", context.weight(context.optional(node, 1), "scale")),
-        ("bias", context.weight(context.optional(node, 2), "bias")),
-    ]
-    _check_channels(parameters, shape[1:2])
-    op = ops.GroupNorm(groups[0], real(node, "epsilon", 1e-5))
+    op = ops.GroupNorm(groups, real(node, "epsilon", 1e-5))
+    _per_channel(context, node, op, x, _scale_and_bias(context, node))
+
+
+def _scale_and_bias(context: Context, node: onnx.NodeProto) -> list[tuple[str, Parameter]]:
+    roles = ((1, "scale"), (2, "bias"))
+    return [(role, context.weight(context.optional(node, index), role)) for index, role in roles]
+
+
+def _per_channel(
+    context: Context, node: onnx.NodeProto, op: ops.Operator, x: str, parameters: Roles
+) -> None:
+    for role, parameter in parameters:
+        if parameter.shape != context.shape(x)[1:2]:
+            raise NotUnderstoodError(f"its {role} does not have one value per channel")
     context.layer(node, op, (x,), parameters)
 
 
-def _check_channels(parameters: Sequence[tuple[str, Parameter]], channels: tuple[int, ...]) -> None:
-    for role, parameter in parameters:
-        if parameter.shape != channels:
-            raise NotUnderstoodError(f"its {role} does not have one value per channel")
+def layer_norm(kind: Callable[[int, float], ops.Operator]) -> Builder:
+    """A builder for LayerNormalization or RMSNormalization.
 
+    A scale or bias that is not stored is applied apart.
+    """
 
-def layer_norm(context: Context, node: onnx.NodeProto) -> None:
-    """LayerNormalization; a scale or bias that is not stored is applied apart."""
-    x = context.real(node, 0)
-    axes = _last_axes(context, node, x)
-    op = ops.LayerNorm(axes, real(node, "epsilon", 1e-5))
-    _affine(context, node, op, x, axes)
+    def build(context: Context, node: onnx.NodeProto) -> None:
+        x = context.real(node, 0)
+        rank = len(context.shape(x))
+        axes = rank - axis_of(integer(node, "axis", -1), rank)
+        _affine(context, node, kind(axes, real(node, "epsilon", 1e-5)), x, axes)
 
-
-def rms_norm(context: Context, node: onnx.NodeProto) -> None:
-    """RMSNormalization; as LayerNormalization, without a bias."""
-    x = context.real(node, 0)
-    axes = _last_axes(context, node, x)
-    _affine(context, node, ops.RmsNorm(axes, real(node, "epsilon", 1e-5)), x, axes)
-
-
-def _last_axes(context: Context, node: onnx.NodeProto, x: str) -> int:
-    rank = len(context.shape(x))
-    return rank - axis_of(integer(node, "axis", -1), rank)
+    return build
 
 
 def _affine(context: Context, node: onnx.NodeProto, op: ops.Operator, x: str, axes: int) -> None:
-    shape = context.shape(x)
+    normalised = context.shape(x)[-axes:]
+    parameters = []
     try:
-        parameters = []
         for index, role in ((1, "scale"), (2, "bias")):
             name = context.optional(node, index)
             if name is not None:
                 parameter = context.weight(name, role)
-                if math.prod(parameter.shape) != math.prod(shape[len(shape) - axes :]):
+                if math.prod(parameter.shape) != math.prod(normalised):
                     raise NotUnderstoodError(f"its {role} is repeated over its axes")
-                parameters.append((role, reshaped(parameter, shape[len(shape) - axes :])))
+                parameters.append((role, reshaped(parameter, normalised)))
     except NotUnderstoodError:
         _affine_in_steps(context, node, op, x)
-        return
-    context.layer(node, op, (x,), parameters)
+    else:
+        context.layer(node, op, (x,), parameters)
 
 
 def _affine_in_steps(context: Context, node: onnx.NodeProto, op: ops.Operator, x: str) -> None:
@@ -124,15 +108,13 @@ def _affine_in_steps(context: Context, node: onnx.NodeProto, op: ops.Operator, x
     context.layer(node, SUM, (y, context.operand(node, 2)))
 
 
-def local_response_norm(context: Context, node: onnx.NodeProto) -> None:
-    """LRN."""
+def _local_response_norm(node: onnx.NodeProto) -> ops.Operator:
     size = integer(node, "size", 0)
     if size < 1:
         raise NotUnderstoodError("its size is below 1")
-    op = ops.LocalResponseNorm(
+    return ops.LocalResponseNorm(
         size, real(node, "alpha", 1e-4), real(node, "beta", 0.75), real(node, "bias", 1.0)
     )
-    context.layer(node, op, (context.real(node, 0),))
 
 
 def lp_normalization(context: Context, node: onnx.NodeProto) -> None:
@@ -181,15 +163,15 @@ def softmax(*, log: bool) -> Builder:
     return build
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "BatchNormalization": batch_norm,
     "GroupNormalization": group_norm,
-    "InstanceNormalization": instance_norm,
-    "LRN": local_response_norm,
-    "LayerNormalization": layer_norm,
+    "InstanceNormalization": group_norm,
+    "LRN": unary(_local_response_norm),
+    "LayerNormalization": layer_norm(ops.LayerNorm),
     "LogSoftmax": softmax(log=True),
     "LpNormalization": lp_normalization,
     "MeanVarianceNormalization": mean_variance_norm,
-    "RMSNormalization": rms_norm,
+    "RMSNormalization": layer_norm(ops.RmsNorm),
     "Softmax": softmax(log=False),
 }

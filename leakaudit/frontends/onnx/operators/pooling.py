@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builder, Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list
 from leakaudit.frontends.onnx.operators.reduction import over
 from leakaudit.frontends.onnx.windows import Window, read_window
@@ -39,41 +37,22 @@ def global_lp_pool(context: Context, node: onnx.NodeProto) -> None:
 def max_pool(context: Context, node: onnx.NodeProto) -> None:
     """MaxPool; its second output, where the maxima stood, is not understood."""
     x, window, ceil = _window(context, node)
-    op = ops.MaxPool(window.kernel, window.stride, window.begin, window.end, window.dilation, ceil)
-    context.layer(node, op, (x,))
+    context.layer(node, ops.MaxPool(*window, ceil), (x,))
 
 
 def average_pool(context: Context, node: onnx.NodeProto) -> None:
     """AveragePool; padding counts in the divisor only where the node says so."""
     x, window, ceil = _window(context, node)
-    op = ops.AveragePool(
-        window.kernel,
-        window.stride,
-        window.begin,
-        window.end,
-        window.dilation,
-        integer(node, "count_include_pad", 0) != 0,
-        ceil,
-    )
-    context.layer(node, op, (x,))
+    include_padding = integer(node, "count_include_pad", 0) != 0
+    context.layer(node, ops.AveragePool(*window, include_padding, ceil), (x,))
 
 
-def lp_pool(context: Context, node: onnx.NodeProto) -> None:
-    """LpPool."""
+def _lp_pool(context: Context, node: onnx.NodeProto) -> None:
     x, window, ceil = _window(context, node)
     p = integer(node, "p", 2)
     if p < 1:
         raise NotUnderstoodError("its p is below 1")
-    op = ops.LpPool(
-        window.kernel,
-        window.stride,
-        window.begin,
-        window.end,
-        window.dilation,
-        float(p),
-        ceil,
-    )
-    context.layer(node, op, (x,))
+    context.layer(node, ops.LpPool(*window, float(p), ceil), (x,))
 
 
 def _window(context: Context, node: onnx.NodeProto) -> tuple[str, Window, bool]:
@@ -84,20 +63,20 @@ def _window(context: Context, node: onnx.NodeProto) -> tuple[str, Window, bool]:
         raise NotUnderstoodError("it has no kernel_shape, or its input no spatial axes")
     window = read_window(node, sizes, kernel)
     ceil = integer(node, "ceil_mode", 0) != 0
-    found, floor = context.shape(node.output[0])[2:], window.positions(sizes)
+    found = context.shape(node.output[0])[2:]
+    floor = [axis.positions for axis in ops.MaxPool(*window).spatial_axes(sizes)]
     # How far to round up is the file's to say: tools disagree on a window in the padding alone.
-    if found != floor and not (ceil and found == tuple(map(max, zip(found, floor, strict=True)))):
-        raise NotUnderstoodError("its output's shape contradicts its attributes")
-    if ceil and any(size > least + 1 for size, least in zip(found, floor, strict=True)):
+    most = 1 if ceil else 0
+    if not all(0 <= size - least <= most for size, least in zip(found, floor, strict=True)):
         raise NotUnderstoodError("its output's shape contradicts its attributes")
     return x, window, ceil
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_pool("mean"),
     "GlobalLpPool": global_lp_pool,
     "GlobalMaxPool": global_pool("max"),
-    "LpPool": lp_pool,
+    "LpPool": _lp_pool,
     "MaxPool": max_pool,
 }

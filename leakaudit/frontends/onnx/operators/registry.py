@@ -40,13 +40,8 @@ OPERATORS: Mapping[str, Builder] = {
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 _RECURRENT = ("GRU", "LSTM", "RNN")
 _QUANTISED = (
-    "ConvInteger",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "MatMulInteger",
-    "QLinearConv",
-    "QLinearMatMul",
-    "QuantizeLinear",
+    *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"),
+    *("QLinearConv", "QLinearMatMul", "QuantizeLinear"),
 )
 
 # Operators that are refused for a reason worth more than "not known".

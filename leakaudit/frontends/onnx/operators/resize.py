@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list, real, text
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
-
-
 ROUNDINGS = ("floor", "round_prefer_floor")
-
-
 MODES = ("nearest", "linear", "cubic")
 
 
@@ -25,7 +19,7 @@ def upsample(context: Context, node: onnx.NodeProto) -> None:
     x = context.real(node, 0)
     scales = _float_list(node, "scales") if context.opset < 9 else _numbers(context, node, 1)
     mode = text(node, "mode", "nearest").replace("bilinear", "linear")
-    _resize(context, node, ops.Resize(mode, "asymmetric", "floor", scales or ()), x)
+    _resize(context, node, ops.Resize(mode, "asymmetric", "floor", scales), x)
 
 
 def resize(context: Context, node: onnx.NodeProto) -> None:
@@ -34,8 +28,8 @@ def resize(context: Context, node: onnx.NodeProto) -> None:
     rank = len(context.shape(x))
     mode = text(node, "mode", "nearest")
     if context.opset < 11:
-        scales = _numbers(context, node, 1)
-        _resize(context, node, ops.Resize(mode, "asymmetric", "floor", scales or ()), x)
+        op = ops.Resize(mode, "asymmetric", "floor", _numbers(context, node, 1))
+        _resize(context, node, op, x)
         return
     if integer(node, "antialias", 0) or integer(node, "exclude_outside", 0):
         raise NotUnderstoodError("it smooths or leaves out what lies outside")
@@ -49,14 +43,10 @@ def resize(context: Context, node: onnx.NodeProto) -> None:
             raise NotUnderstoodError("its scales do not fit its axes")
         chosen = {axis_of(axis, rank): scale for axis, scale in zip(axes, scales, strict=True)}
         scales = tuple(chosen.get(axis, 1.0) for axis in range(rank))
-    op = ops.Resize(
-        mode,
-        text(node, "coordinate_transformation_mode", "half_pixel"),
-        text(node, "nearest_mode", "round_prefer_floor"),
-        scales or (),
-        real(node, "cubic_coeff_a", -0.75),
-    )
-    _resize(context, node, op, x)
+    coordinates = text(node, "coordinate_transformation_mode", "half_pixel")
+    nearest = text(node, "nearest_mode", "round_prefer_floor")
+    coefficient = real(node, "cubic_coeff_a", -0.75)
+    _resize(context, node, ops.Resize(mode, coordinates, nearest, scales, coefficient), x)
 
 
 def _resize(context: Context, node: onnx.NodeProto, op: ops.Resize, x: str) -> None:
@@ -68,34 +58,25 @@ def _resize(context: Context, node: onnx.NodeProto, op: ops.Resize, x: str) -> N
         raise NotUnderstoodError(f"it rounds by {op.nearest!r}")
     if op.scales and (len(op.scales) != len(context.shape(x)) or min(op.scales) <= 0):
         raise NotUnderstoodError("its scales do not fit its input")
-    exact = [
-        size * scale == resized
-        for size, scale, resized in zip(
-            context.shape(x), op.scales, context.shape(node.output[0]), strict=False
-        )
-    ]
-    if op.coordinates == "align_corners" and not all(exact):
+    sizes = zip(context.shape(x), op.scales, context.shape(node.output[0]), strict=False)
+    exact = all(size * scale == resized for size, scale, resized in sizes)
+    if op.coordinates == "align_corners" and not exact:
         raise NotUnderstoodError("tools disagree on what align_corners means for these scales")
     if 0 in context.shape(x):
         raise NotUnderstoodError("its input is empty")
     context.layer(node, op, (x,))
 
 
-def _numbers(context: Context, node: onnx.NodeProto, index: int) -> tuple[float, ...] | None:
+def _numbers(context: Context, node: onnx.NodeProto, index: int) -> tuple[float, ...]:
     array = context.constant(node, index)
-    if array is None or array.size == 0:
-        return None
-    return tuple(float(number) for number in array.reshape(-1))
+    return () if array is None else tuple(float(number) for number in array.reshape(-1))
 
 
-def _float_list(node: onnx.NodeProto, name: str) -> tuple[float, ...] | None:
-    for entry in node.attribute:
-        if entry.name == name:
-            return tuple(entry.floats)
-    return None
+def _float_list(node: onnx.NodeProto, name: str) -> tuple[float, ...]:
+    return next((tuple(entry.floats) for entry in node.attribute if entry.name == name), ())
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Resize": resize,
     "Upsample": upsample,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -16,7 +15,7 @@ from leakaudit.frontends.build import (
     selected,
     whole_side,
 )
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.node import integer, integer_list, real, text
 from leakaudit.frontends.onnx.operators.embedding import embedding
 
@@ -133,7 +132,7 @@ def where(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Where(selected(chosen, shape)), (context.movable(node, 0), *sides))
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Gather": gather,
     "Pad": pad,
     "Slice": slice_axes,

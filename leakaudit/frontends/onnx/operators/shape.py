@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import onnx
 
 from leakaudit import operators as ops
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
-from leakaudit.frontends.onnx.context import Builder, Context
+from leakaudit.frontends.onnx.context import Builders, Context
 from leakaudit.frontends.onnx.node import integer, integers, text
 
 MAX_COPIES = 64  # of a Tile, which becomes a Concat with as many inputs
@@ -99,61 +99,37 @@ def tile(context: Context, node: onnx.NodeProto) -> None:
     context.layer(node, ops.Concat(axis), (x,) * repeats[axis])
 
 
-def depth_to_space(context: Context, node: onnx.NodeProto) -> None:
-    """DepthToSpace: blocks of channels become blocks of pixels."""
+def blocks(context: Context, node: onnx.NodeProto) -> None:
+    """DepthToSpace, where blocks of channels become blocks of pixels, and SpaceToDepth back."""
     x = context.activation(node, 0)
-    block = integer(node, "blocksize", 0)
-    batch, channels, height, width = _image(context, x)
-    mode = text(node, "mode", "DCR")
-    if block < 1 or channels % (block * block) or mode not in ("DCR", "CRD"):
+    if len(context.shape(x)) != 4:
+        raise NotUnderstoodError(f"its input has {len(context.shape(x))} axes, not 4")
+    batch, channels, height, width = context.shape(x)
+    block, mode = integer(node, "blocksize", 0), text(node, "mode", "DCR")
+    to_depth = node.op_type == "SpaceToDepth"
+    divided, parts = ((height, width), block) if to_depth else ((channels,), block * block)
+    if block < 1 or any(size % parts for size in divided) or mode not in ("DCR", "CRD"):
         raise NotUnderstoodError("its blocksize or mode does not fit its input")
     depth = channels // (block * block)
-    split, order = (
-        ((batch, block, block, depth, height, width), (0, 3, 4, 1, 5, 2))
-        if mode == "DCR"
-        else ((batch, depth, block, block, height, width), (0, 1, 4, 2, 5, 3))
-    )
-    _rearrange(context, node, x, split, order)
-
-
-def space_to_depth(context: Context, node: onnx.NodeProto) -> None:
-    """SpaceToDepth: blocks of pixels become blocks of channels."""
-    x = context.activation(node, 0)
-    block = integer(node, "blocksize", 0)
-    batch, channels, height, width = _image(context, x)
-    mode = text(node, "mode", "DCR")
-    if block < 1 or height % block or width % block or mode not in ("DCR", "CRD"):
-        raise NotUnderstoodError("its blocksize or mode does not fit its input")
-    split = (batch, channels, height // block, block, width // block, block)
-    _rearrange(context, node, x, split, (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4))
-
-
-def _image(context: Context, x: str) -> tuple[int, ...]:
-    shape = context.shape(x)
-    if len(shape) != 4:
-        raise NotUnderstoodError(f"its input has {len(shape)} axes, not 4")
-    return shape
-
-
-def _rearrange(
-    context: Context,
-    node: onnx.NodeProto,
-    x: str,
-    split: tuple[int, ...],
-    order: tuple[int, ...],
-) -> None:
-    """Reshape to `split`, transpose by `order`, reshape to the output."""
+    split: tuple[int, ...]
+    if to_depth:
+        split = (batch, channels, height // block, block, width // block, block)
+        order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    elif mode == "DCR":
+        split, order = (batch, block, block, depth, height, width), (0, 3, 4, 1, 5, 2)
+    else:
+        split, order = (batch, depth, block, block, height, width), (0, 1, 4, 2, 5, 3)
     x = regrouped(context, node, x, "split", split)
     regrouped(context, node, transposed(context, node, "order", x, order))
 
 
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Builders = {
     "Concat": concat,
-    "DepthToSpace": depth_to_space,
+    "DepthToSpace": blocks,
     "Expand": expand,
     "Flatten": reshape,
     "Reshape": reshape,
-    "SpaceToDepth": space_to_depth,
+    "SpaceToDepth": blocks,
     "Split": split,
     "Squeeze": reshape,
     "Tile": tile,
