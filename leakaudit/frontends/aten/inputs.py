@@ -10,6 +10,11 @@ from leakaudit.frontends.aten import shapes as pt2_shapes
 from leakaudit.frontends.aten.schema import FormatError, field
 from leakaudit.frontends.interface import LoadOptions
 
+_DYNAMIC_BATCH = (
+    "export with a dynamic batch dimension: "
+    "torch.export.export(model, args, dynamic_shapes=({0: torch.export.Dim('batch')},))"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class UserInput:
@@ -100,19 +105,12 @@ def _given_shapes(
 
 
 def _fixed(target: str, entry: UserInput, axis: int, asked: int) -> AuditError:
-    stored = field(entry.sizes[axis], "as_int", int)
+    what, remedy = f"axis {axis}", "leave out --input-shape, or export with that dimension dynamic"
     if axis == 0:
-        return AuditError(
-            target,
-            f"the file fixes the batch of input {entry.name!r} at {stored}, and {asked} was asked",
-            "export with a dynamic batch dimension: "
-            "torch.export.export(model, args, dynamic_shapes=({0: torch.export.Dim('batch')},))",
-        )
-    return AuditError(
-        target,
-        f"the file fixes axis {axis} of input {entry.name!r} at {stored}, and {asked} was asked",
-        "leave out --input-shape, or export with that dimension dynamic",
-    )
+        what, remedy = "the batch", _DYNAMIC_BATCH
+    stored = field(entry.sizes[axis], "as_int", int)
+    reason = f"the file fixes {what} of input {entry.name!r} at {stored}, and {asked} was asked"
+    return AuditError(target, reason, remedy)
 
 
 def _require_closed(

@@ -320,11 +320,7 @@ class _Reader:
     def _layers(
         self, position: int, call: Call, names: list[str], written: list[str]
     ) -> tuple[tuple[Layer, ...], tuple[Tensor, ...]]:
-        """Build the layers of a call that writes in place.
-
-        Returns:
-            The layers, and further outputs: the new content of views that are read later.
-        """
+        """The layers of a call that writes in place, and the new content of views read later."""
         layers = pt2_ops.build(call)
         itself = set(written[:1]) if pt2_memory.writes_first_only(call.target) else set()
         changed = sorted(
@@ -349,22 +345,14 @@ class _Reader:
         layers: tuple[Layer, ...],
         stale: tuple[Tensor, ...],
     ) -> None:
-        own = record.get("name")
+        own = record.get("name") if len(layers) == 1 else None
         for layer in layers:
-            outputs = (*(layer.outputs or call.outputs), *stale)
+            outputs = tuple(tensor.name for tensor in (*layer.outputs, *stale))
             if not outputs:
                 continue  # writes into memory that nothing reads again
-            single = isinstance(own, str) and len(layers) == 1
-            self.parts.append(
-                Node(
-                    name=own if isinstance(own, str) and single else outputs[0].name,
-                    op=layer.op,
-                    inputs=layer.inputs,
-                    outputs=tuple(tensor.name for tensor in outputs),
-                    parameters=layer.parameters,
-                    origin=call.target,
-                )
-            )
+            name = own if isinstance(own, str) else outputs[0]
+            node = Node(name, layer.op, layer.inputs, outputs, layer.parameters, call.target)
+            self.parts.append(node)
 
     # --- values ---------------------------------------------------------------------------------
 

@@ -22,11 +22,7 @@ _RUN_ONCE = ("higher_order.wrap_with_set_grad_enabled", "higher_order.wrap_with_
 
 def writes(record: Mapping[str, Any], target: str) -> bool:
     """Whether a call writes into an argument; of a call with a subgraph, whether that does."""
-    subgraphs = [
-        field(field(argument, "as_graph", dict), "graph", dict)
-        for entry in records(record, "inputs")
-        if "as_graph" in (argument := field(entry, "arg", dict))
-    ]
+    subgraphs = _subgraphs(record)
     if not subgraphs:
         return pt2_memory.writes(target)
     return any(
@@ -34,6 +30,14 @@ def writes(record: Mapping[str, Any], target: str) -> bool:
         for subgraph in subgraphs
         for inner in records(subgraph, "nodes")
     )
+
+
+def _subgraphs(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        field(field(argument, "as_graph", dict), "graph", dict)
+        for entry in records(record, "inputs")
+        if "as_graph" in (argument := field(entry, "arg", dict))
+    ]
 
 
 def fold(
@@ -52,11 +56,7 @@ def fold(
     given = [value for value in call.arguments.values() if isinstance(value, Tensor | Stored)]
     if call.target not in _RUN_ONCE or not all(isinstance(value, Stored) for value in given):
         return None
-    (graph,) = (
-        field(field(argument, "as_graph", dict), "graph", dict)
-        for entry in records(record, "inputs")
-        if "as_graph" in (argument := field(entry, "arg", dict))
-    )
+    (graph,) = _subgraphs(record)
     inputs = [name for entry in records(graph, "inputs") for name in tensor_names(entry)]
     if len(inputs) != len(given):
         return None
@@ -65,7 +65,7 @@ def fold(
         for node in records(graph, "nodes"):
             _run(node, graph, values, call, symbols)
         found = [
-            call.sink.numbers(value) if isinstance(value := values.get(name), Stored) else None
+            call.sink.numbers(values.get(name))
             for entry in records(graph, "outputs")
             for name in tensor_names(entry)
         ]

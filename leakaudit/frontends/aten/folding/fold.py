@@ -18,7 +18,7 @@ from leakaudit.frontends.aten.folding import (
     elementwise as pt2_fold_elementwise,
 )
 from leakaudit.frontends.aten.folding.elementwise import operand
-from leakaudit.frontends.aten.values import Array, Stored, numpy_dtype
+from leakaudit.frontends.aten.values import Array, numpy_dtype
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 
 Fold = Callable[[Call], Array | tuple[Array, ...]]
@@ -55,8 +55,7 @@ def fold(call: Call) -> tuple[Array, ...] | None:
 
 def write(call: Call) -> bool:
     """Perform a call that writes into a constant; False where it is not one, or not computable."""
-    value = call.arguments.get("self")
-    target = call.sink.numbers(value) if isinstance(value, Stored) else None
+    target = call.numbers_or_none("self")
     operation = call.target.partition(".")[2].partition("_.")[0]
     if target is None or not target.flags.writeable:
         return False
