@@ -304,12 +304,8 @@ def _static(size: object) -> int:
     return value
 
 
-def _item_bytes(dtype: str) -> int:
-    return _ITEM_BYTES.get(dtype) or np.dtype(dtype).itemsize
-
-
 def _check_bounds(name: str, stored: StoredTensor, stored_bytes: int) -> None:
-    item = _item_bytes(stored.dtype)
+    item = _ITEM_BYTES.get(stored.dtype) or np.dtype(stored.dtype).itemsize
     if len(stored.strides) != len(stored.shape):
         raise FormatError(f"the tensor {name!r} has mismatched sizes and strides")
     # torch writes no bytes at all for a fake or meta tensor; `load` reports it as absent.

@@ -92,13 +92,11 @@ def _given_shapes(
                 f"try {_example(inputs)}",
             )
         given[name] = shape
-    for entry in inputs:
-        shape = given.get(entry.name, ())
-        if entry.name in given and len(shape) != len(entry.sizes):
+        axes = len(inputs[names.index(name)].sizes)
+        if len(shape) != axes:
             raise AuditError(
                 target,
-                f"input {entry.name!r} has {len(entry.sizes)} axes, and {len(shape)} sizes "
-                "were given",
+                f"input {name!r} has {axes} axes, and {len(shape)} sizes were given",
                 f"try {_example(inputs)}",
             )
     return given

@@ -19,12 +19,8 @@ DTYPES: Mapping[int, str] = {
 
 # Kinds of `Argument` records that hold tensors.
 TENSOR_KINDS = (
-    "as_tensor",
-    "as_tensors",
-    "as_optional_tensor",
-    "as_optional_tensors",
-    "as_nested_tensors",
-    "as_string_to_argument",
+    *("as_tensor", "as_tensors", "as_optional_tensor", "as_optional_tensors"),
+    *("as_nested_tensors", "as_string_to_argument"),
 )
 
 T = TypeVar("T")

@@ -23,10 +23,6 @@ class OpenSymbolError(Exception):
     """The expression has a symbol whose value is not known (the text is its name)."""
 
 
-def _product(*factors: Fraction) -> Fraction:
-    return math.prod(factors, start=Fraction(1))
-
-
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1 or not 0 <= exponent <= 64:
         raise FormatError("a size has an exponent that is not a small integer")
@@ -39,7 +35,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Fraction]] = {
     "Rational": lambda above, below: above / below,
     "Identity": lambda value: value,
     "Add": lambda *terms: sum(terms, Fraction(0)),
-    "Mul": _product,
+    "Mul": lambda *factors: math.prod(factors, start=Fraction(1)),
     "Pow": _power,
     "PowByNatural": _power,
     "Max": max,

@@ -7,6 +7,7 @@ dense layer is recognised however its weight was turned before.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from leakaudit.frontends.aten.call import Call, normal_axis, targets
 from leakaudit.frontends.aten.values import Stored, is_floating
@@ -78,11 +79,12 @@ def view_of_stored(call: Call) -> Stored | None:
     shape, dtype = call.outputs[0].shape, call.outputs[0].dtype
     if call.target in DETACH and call.stored[source.name].trainable:
         return None
+    like = replace(source, dtype=dtype, holder=None, numbers=None)
     if call.target in CASTS and dtype != source.dtype:
         # A layer reads its weight through a cast; numbers of another kind are another constant.
         if not (is_floating(dtype) and is_floating(source.dtype)):
             return None
-        return _like(source, source.shape, dtype)
+        return like
     if call.target in COPIES or call.target in CASTS or call.target in DETACH:
         return source
     if call.target in RESHAPES:
@@ -90,23 +92,14 @@ def view_of_stored(call: Call) -> Stored | None:
             return None
         if shape == source.shape:
             return source
-        return _like(source, shape, dtype, reshaped=True)
-    if call.target in TRANSPOSES:
+        return replace(like, shape=shape, reshaped=True)
+    # The axes of a regrouped view mean nothing; a swap of them cannot be undone later.
+    if call.target in TRANSPOSES and not source.reshaped:
         try:
             order = permutation(call, len(source.shape))
         except NotUnderstoodError:
             return None
-        if source.reshaped:
-            # The axes of a regrouped view mean nothing; a swap of them cannot be undone later.
-            return None
-        return Stored(
-            source.name,
-            tuple(source.shape[axis] for axis in order),
-            dtype,
-            tuple(source.permutation[axis] for axis in order),
-        )
+        turned = tuple(source.shape[axis] for axis in order)
+        axes = tuple(source.permutation[axis] for axis in order)
+        return replace(like, shape=turned, permutation=axes)
     return None
-
-
-def _like(source: Stored, shape: tuple[int, ...], dtype: str, reshaped: bool = False) -> Stored:
-    return Stored(source.name, shape, dtype, source.permutation, source.reshaped or reshaped)

@@ -26,10 +26,7 @@ def _attention(call: Call) -> Layer:
         raise NotUnderstoodError("its query, key or value has no tokens axis")
     scale = call.optional_number("scale", 1 / math.sqrt(max(q.shape[-1], 1)))
     inputs = [q.name, k.name, v.name]
-    mask = next(
-        (call.arguments[name] for name in ("attn_mask", "attn_bias") if name in call.arguments),
-        None,
-    )
+    mask = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))
     additive = None if mask is None else _additive_mask(call, mask)
     if additive is not None:
         inputs.append(additive.name)
@@ -96,11 +93,10 @@ def _hides_a_row(call: Call, scores: Call | None) -> bool:
 BUILDERS = by_target(
     {
         "scaled_dot_product_attention _scaled_dot_product_attention_math": _attention,
-        **{
-            f"_scaled_dot_product_{kind}_attention": _attention
-            for kind in ("flash", "efficient", "cudnn")
-        },
+        "_scaled_dot_product_flash_attention": _attention,
         "_scaled_dot_product_flash_attention_for_cpu": _attention,
+        "_scaled_dot_product_efficient_attention": _attention,
+        "_scaled_dot_product_cudnn_attention": _attention,
         "_scaled_dot_product_fused_attention_overrideable": _attention,
     }
 )

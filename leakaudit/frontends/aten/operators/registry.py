@@ -45,9 +45,7 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 # Operators that are refused for a reason worth more than "no rule".
-REFUSED: Mapping[str, str] = {
-    **dict.fromkeys(DETACH, "detach cuts the gradient: nothing below it sends one"),
-}
+REFUSED = dict.fromkeys(DETACH, "detach cuts the gradient: nothing below it sends one")
 
 
 def build(call: Call) -> tuple[Layer, ...]:

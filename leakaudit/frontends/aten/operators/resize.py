@@ -76,23 +76,12 @@ def _nearest_exact(call: Call, axes: int) -> Layer:
     raise NotUnderstoodError("it has no spatial axes")
 
 
-_MODES = {
-    **{f"upsample_nearest{d}d": (d, "nearest") for d in (1, 2, 3)},
-    "upsample_linear1d": (1, "linear"),
-    "upsample_bilinear2d": (2, "linear"),
-    "upsample_trilinear3d": (3, "linear"),
-    "upsample_bicubic2d": (2, "cubic"),
+_BUILDERS = {
+    **{f"upsample_nearest{d}d": partial(_resize, axes=d, mode="nearest") for d in (1, 2, 3)},
+    "upsample_linear1d": partial(_resize, axes=1, mode="linear"),
+    "upsample_bilinear2d": partial(_resize, axes=2, mode="linear"),
+    "upsample_trilinear3d": partial(_resize, axes=3, mode="linear"),
+    "upsample_bicubic2d": partial(_resize, axes=2, mode="cubic"),
+    **{f"_upsample_nearest_exact{d}d": partial(_nearest_exact, axes=d) for d in (1, 2, 3)},
 }
-BUILDERS = by_target(
-    {
-        **{
-            f"{name} {name}.vec": partial(_resize, axes=axes, mode=mode)
-            for name, (axes, mode) in _MODES.items()
-        },
-        **{
-            f"_upsample_nearest_exact{d}d{variant}": partial(_nearest_exact, axes=d)
-            for d in (1, 2, 3)
-            for variant in ("", ".vec")
-        },
-    }
-)
+BUILDERS = by_target({f"{name} {name}.vec": build for name, build in _BUILDERS.items()})
