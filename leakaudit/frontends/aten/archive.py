@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from leakaudit.errors import AuditError
+from leakaudit.frontends.aten import values
 from leakaudit.frontends.aten.schema import DTYPES, EXPORT_REMEDY, FormatError, dtype_name, field
 from leakaudit.frontends.aten.zip import ZIP_ERRORS, open_zip
+from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.interface import require_shape
 from leakaudit.sandbox.limits import Limits
 
@@ -60,25 +62,33 @@ class Program(Protocol):
     def tensors(self) -> Mapping[str, StoredTensor]: ...
 
     def program(self) -> dict[str, Any]:
-        """The `ExportedProgram` record; raises FormatError or AuditError."""
+        """The `ExportedProgram` record, which a file holds as `models/<model>.json`.
+
+        Raises:
+            FormatError: It is damaged or not a JSON object.
+            AuditError: It is larger than the limit.
+        """
         ...
 
     def load(self, name: str) -> npt.NDArray[Any]:
-        """A stored tensor as an array of its own; raises AuditError."""
+        """A stored tensor with its present numbers, as a new C-contiguous array of its own dtype.
+
+        Raises:
+            AuditError: It is missing, pickled, damaged, without numbers, or of a dtype that numpy
+                cannot hold.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An opened and verified archive.
+    """An opened and verified archive: a `Program`.
 
     Attributes:
-        target: The archive as the user named it, for messages.
         source: The file, or its content.
         root: The folder inside the zip that holds everything.
         model: Name of the exported program ("model" in `models/model.json`).
         big_endian: Byte order of the raw tensors.
-        tensors: Stored weights and constants by fully qualified name.
         limits: What reading it may cost.
     """
 
@@ -91,22 +101,11 @@ class Archive:
     limits: Limits
 
     def program(self) -> dict[str, Any]:
-        """Return the parsed `models/<model>.json`.
-
-        Raises:
-            FormatError: It is damaged or not a JSON object.
-            AuditError: It is larger than the limit.
-        """
         member = f"{self.root}/models/{self.model}.json"
         with open_zip(self.source, self.target, self.limits) as archive:
             return _read_json(archive, member, self.target, self.limits)
 
     def load(self, name: str) -> npt.NDArray[Any]:
-        """Return a stored tensor as a new C-contiguous array of its own dtype.
-
-        Raises:
-            AuditError: It is missing, pickled, damaged, or of a dtype numpy cannot hold.
-        """
         stored = readable(self.target, self.tensors, name)
         dtype = numpy_dtype(self.target, name, stored.dtype)
         try:
@@ -144,18 +143,14 @@ def numpy_dtype(target: str, name: str, dtype: str) -> np.dtype[Any]:
     """
     if dtype == "complex32":
         raise AuditError(target, f"the tensor {name!r} is complex32", "store it as complex64")
-    if dtype not in _ITEM_BYTES:
-        return np.dtype(dtype)
     try:
-        import ml_dtypes
-    except ImportError as error:
+        return values.numpy_dtype(dtype)
+    except NotUnderstoodError as error:
         raise AuditError(
             target,
             f"the tensor {name!r} is {dtype}, which numpy alone cannot hold",
             "pip install ml_dtypes",
         ) from error
-    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype))
-    return found
 
 
 def open_archive(target: str, source: Path | bytes, limits: Limits) -> Archive:
@@ -187,13 +182,9 @@ def open_archive(target: str, source: Path | bytes, limits: Limits) -> Archive:
             # Archives that keep their weights in one pickle have no config: the graph can be
             # read, and `load` reports every tensor as absent.
             if config in members:
-                tensors |= _stored_tensors(
-                    _read_json(archive, config, target, limits),
-                    f"{root}/data/{folder}",
-                    members,
-                    target,
-                    limits,
-                )
+                records = _read_json(archive, config, target, limits)
+                place = f"{root}/data/{folder}"
+                tensors |= _stored_tensors(records, place, members, target, limits)
     return Archive(target, source, root, model, big_endian, tensors, limits)
 
 
@@ -313,12 +304,8 @@ def _static(size: object) -> int:
     return value
 
 
-def _item_bytes(dtype: str) -> int:
-    return _ITEM_BYTES.get(dtype) or np.dtype(dtype).itemsize
-
-
 def _check_bounds(name: str, stored: StoredTensor, stored_bytes: int) -> None:
-    item = _item_bytes(stored.dtype)
+    item = _ITEM_BYTES.get(stored.dtype) or np.dtype(stored.dtype).itemsize
     if len(stored.strides) != len(stored.shape):
         raise FormatError(f"the tensor {name!r} has mismatched sizes and strides")
     # torch writes no bytes at all for a fake or meta tensor; `load` reports it as absent.

@@ -1,12 +1,12 @@
-"""One call of an export graph, as the builders of `pt2_ops` see it."""
+"""One call of an export graph, as the builders of operators see it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from leakaudit.frontends.aten.values import Array, Stored, Value, is_floating
+from leakaudit.frontends.aten.values import Array, Stored, Value, is_floating, number_of
 from leakaudit.frontends.build import NotUnderstoodError, axis_of
 from leakaudit.graph import Parameter, Tensor
 from leakaudit.operators import Identity, Operator, Scale
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from leakaudit.frontends.aten.parts import Parts
 
 Roles = tuple[tuple[str, str], ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Layer:
         op: The operator.
         inputs: Names of tensors, for arithmetic and rearrangements also of parameters.
         parameters: Pairs (role, parameter name).
-        outputs: What it computes, where that is not all the outputs of the call.
+        outputs: What it computes; none stated is the first output of the call, if no other is read.
     """
 
     op: Operator
@@ -93,9 +94,9 @@ class Call:
     def tensor(self, name: str) -> Tensor:
         """The argument as an activation; a parameter is passed through a node of its own."""
         found = self.operand(name)
-        if self.sink.is_tensor(found.name):
+        if found.name in self.sink.tensors:
             return found
-        return self.sink.emit(Identity(), (found.name,), found.shape, found.dtype)
+        return self.sink.emit(same(found), found.shape, found.dtype)
 
     def numbers(self, name: str) -> Array:
         """The content of the argument, which must follow from the file alone."""
@@ -103,26 +104,14 @@ class Call:
 
     def numbers_or_none(self, name: str) -> Array | None:
         """As `numbers`, None where the argument is computed or a plain number."""
-        value = self.arguments.get(name)
-        return self.sink.numbers(value) if isinstance(value, Stored) else None
+        return self.sink.numbers(self.arguments.get(name))
 
     def numbers_of(self, value: Value, name: str) -> Array:
         """As `numbers`, of one member of a list argument."""
-        found = self.sink.numbers(value) if isinstance(value, Stored) else None
+        found = self.sink.numbers(value)
         if found is None:
             raise NotUnderstoodError(f"its {name} is computed, not constant")
         return found
-
-    def emit(
-        self,
-        op: Operator,
-        inputs: tuple[Tensor, ...],
-        shape: tuple[int, ...],
-        parameters: Roles = (),
-    ) -> Tensor:
-        """Add a node before this call's own, of its dtype."""
-        names = tuple(tensor.name for tensor in inputs)
-        return self.sink.emit(op, names, shape, self.outputs[0].dtype, parameters)
 
     def scaled(self, x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
         """factor · x + offset before this call's own node, which is x itself for 1 and 0."""
@@ -131,9 +120,8 @@ class Call:
         return self.computed(affine(x, factor, offset), x.shape)
 
     def computed(self, layer: Layer, shape: tuple[int, ...]) -> Tensor:
-        """What a layer gives that stands before this call's own node."""
-        dtype = self.outputs[0].dtype
-        return self.sink.emit(layer.op, layer.inputs, shape, dtype, layer.parameters)
+        """What a layer gives that stands before this call's own node, of the call's dtype."""
+        return self.sink.emit(layer, shape, self.outputs[0].dtype)
 
     # --- stored numbers -------------------------------------------------------------------------
 
@@ -178,10 +166,10 @@ class Call:
 
     def number(self, name: str, default: float) -> float:
         """A real argument."""
-        value = self.arguments.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        value = number_of(self.arguments.get(name, default))
+        if value is None:
             raise NotUnderstoodError(f"its {name} is not a constant number")
-        return float(value)
+        return value
 
     def optional_number(self, name: str, default: float) -> float:
         """A real argument, `default` where it is left out or None."""
@@ -190,16 +178,11 @@ class Call:
     def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """A list of integers; a single integer counts as a list of one."""
         value = self.arguments.get(name, default)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return (value,)
-        if not isinstance(value, tuple):
+        items = value if isinstance(value, tuple) else (value,)
+        found = tuple(n for n in items if isinstance(n, int) and not isinstance(n, bool))
+        if len(found) != len(items):
             raise NotUnderstoodError(f"its {name} is not a list of constant integers")
-        found: list[int] = []
-        for item in value:
-            if isinstance(item, bool) or not isinstance(item, int):
-                raise NotUnderstoodError(f"its {name} is not a list of constant integers")
-            found.append(item)
-        return tuple(found)
+        return found
 
     def bounds(self) -> slice:
         """The arguments `start`, `end` and `step`, as a Python slice."""
@@ -221,17 +204,29 @@ class Call:
         return value
 
 
-Builder = Callable[[Call], Layer]
+Builder = Callable[[Call], Layer | tuple[Layer, ...]]
 
 
-def same(x: Tensor, *outputs: Tensor) -> Layer:
+def targets(names: str) -> tuple[str, ...]:
+    """ATen operators by name, or by name and variant where that is not `default`: "t mean.dim"."""
+    return tuple(
+        f"aten.{name}" if "." in name else f"aten.{name}.default" for name in names.split()
+    )
+
+
+def by_target(table: Mapping[str, T]) -> dict[str, T]:
+    """A table of operators, from one that has a line for all `targets` of the same value."""
+    return {target: value for names, value in table.items() for target in targets(names)}
+
+
+def same(x: Tensor) -> Layer:
     """x itself."""
-    return Layer(Identity(), (x.name,), outputs=outputs)
+    return Layer(Identity(), (x.name,))
 
 
-def affine(x: Tensor, factor: float, offset: float = 0.0, *outputs: Tensor) -> Layer:
+def affine(x: Tensor, factor: float, offset: float = 0.0) -> Layer:
     """factor · x + offset."""
-    return Layer(Scale(factor, offset), (x.name,), outputs=outputs)
+    return Layer(Scale(factor, offset), (x.name,))
 
 
 def normal_axis(axis: int, axes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickletools
 import zipfile
 from pathlib import Path
@@ -87,24 +88,18 @@ def _describe_zip(archive: zipfile.ZipFile) -> tuple[str, str] | None:
 
 def _describe_pickle(archive: zipfile.ZipFile, member: str) -> tuple[str, str]:
     """Tell a dictionary of tensors from a whole module by the first object the pickle builds."""
-    whole = (
+    with contextlib.suppress(ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile):
+        with archive.open(member) as stream:
+            data = stream.read(_MAX_PICKLE_BYTES)
+        made = (one for one in pickletools.genops(data) if one[0].name != "PROTO")
+        opcode, argument, _ = next(made)
+        if opcode.name == "EMPTY_DICT" or argument == "collections OrderedDict":
+            return (
+                "this is a pickle (torch.save) of a state_dict, which holds weights but no graph",
+                "build the model in Python, load the state_dict into it, then "
+                "torch.export.save(torch.export.export(model, args), 'model.pt2')",
+            )
+    return (
         "this is a pickle (torch.save) of a Python object, which is never unpickled",
         _PICKLE_REMEDY,
     )
-    try:
-        with archive.open(member) as stream:
-            data = stream.read(_MAX_PICKLE_BYTES)
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "PROTO":
-                continue
-            if opcode.name == "EMPTY_DICT" or argument == "collections OrderedDict":
-                return (
-                    "this is a pickle (torch.save) of a state_dict, which holds weights "
-                    "but no graph",
-                    "build the model in Python, load the state_dict into it, then "
-                    "torch.export.save(torch.export.export(model, args), 'model.pt2')",
-                )
-            break
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile):
-        return whole
-    return whole

@@ -10,6 +10,11 @@ from leakaudit.frontends.aten import shapes as pt2_shapes
 from leakaudit.frontends.aten.schema import FormatError, field
 from leakaudit.frontends.interface import LoadOptions
 
+_DYNAMIC_BATCH = (
+    "export with a dynamic batch dimension: "
+    "torch.export.export(model, args, dynamic_shapes=({0: torch.export.Dim('batch')},))"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class UserInput:
@@ -87,32 +92,23 @@ def _given_shapes(
                 f"try {_example(inputs)}",
             )
         given[name] = shape
-    for entry in inputs:
-        shape = given.get(entry.name, ())
-        if entry.name in given and len(shape) != len(entry.sizes):
+        axes = len(inputs[names.index(name)].sizes)
+        if len(shape) != axes:
             raise AuditError(
                 target,
-                f"input {entry.name!r} has {len(entry.sizes)} axes, and {len(shape)} sizes "
-                "were given",
+                f"input {name!r} has {axes} axes, and {len(shape)} sizes were given",
                 f"try {_example(inputs)}",
             )
     return given
 
 
 def _fixed(target: str, entry: UserInput, axis: int, asked: int) -> AuditError:
-    stored = field(entry.sizes[axis], "as_int", int)
+    what, remedy = f"axis {axis}", "leave out --input-shape, or export with that dimension dynamic"
     if axis == 0:
-        return AuditError(
-            target,
-            f"the file fixes the batch of input {entry.name!r} at {stored}, and {asked} was asked",
-            "export with a dynamic batch dimension: "
-            "torch.export.export(model, args, dynamic_shapes=({0: torch.export.Dim('batch')},))",
-        )
-    return AuditError(
-        target,
-        f"the file fixes axis {axis} of input {entry.name!r} at {stored}, and {asked} was asked",
-        "leave out --input-shape, or export with that dimension dynamic",
-    )
+        what, remedy = "the batch", _DYNAMIC_BATCH
+    stored = field(entry.sizes[axis], "as_int", int)
+    reason = f"the file fixes {what} of input {entry.name!r} at {stored}, and {asked} was asked"
+    return AuditError(target, reason, remedy)
 
 
 def _require_closed(

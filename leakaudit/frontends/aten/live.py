@@ -28,12 +28,10 @@ from leakaudit.sandbox.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class LiveProgram:
-    """An exported program and the tensors that it reads, in the memory of this process.
+    """An exported program and the tensors that it reads, all in the memory of this process.
 
     Attributes:
-        target: The module as the user named it, for messages.
         record: The graph in torch's export schema.
-        tensors: Where weights and constants lie, by fully qualified name.
         held: The tensors themselves, those of the module and not copies.
     """
 
@@ -43,16 +41,9 @@ class LiveProgram:
     held: Mapping[str, torch.Tensor]
 
     def program(self) -> dict[str, Any]:
-        """Return the record that an archive holds as `models/model.json`."""
         return self.record
 
     def load(self, name: str) -> npt.NDArray[Any]:
-        """Return the numbers that a tensor holds now, as a new C-contiguous array of its dtype.
-
-        Raises:
-            AuditError: It is missing, of a subclass, without numbers, or of a dtype that numpy
-                cannot hold.
-        """
         stored = readable(self.target, self.tensors, name)
         dtype = numpy_dtype(self.target, name, stored.dtype)
         tensor = self.held[name].detach()

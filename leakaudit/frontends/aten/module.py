@@ -97,7 +97,7 @@ class _Subject:
     """The module, and what it or its factory says of its inputs."""
 
     module: torch.nn.Module
-    example_inputs: tuple[Any, ...] | None = None
+    example_inputs: tuple[Any, ...] = ()
     input_shape: tuple[int, ...] | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,8 +123,7 @@ def _subject(target: str, found: Any) -> _Subject:
             f"it returns a {type(made).__name__}, not an nn.Module",
             "return the module, or (module, example_inputs)",
         )
-    subject = _holding(target, made, found)
-    return subject if example is None else _with_inputs(subject, example)
+    return _with_inputs(_holding(target, made, found), example)
 
 
 def _holding(target: str, module: torch.nn.Module, found: Any) -> _Subject:
@@ -134,22 +133,21 @@ def _holding(target: str, module: torch.nn.Module, found: Any) -> _Subject:
         values = (getattr(holder, attribute, None) for holder in (module, found))
         return next((value for value in values if value is not None), None)
 
-    example = stated("example_inputs")
     subject = _Subject(module, input_shape=_as_shape(target, stated("input_shape")))
-    return subject if example is None else _with_inputs(subject, example)
+    return _with_inputs(subject, stated("example_inputs"))
 
 
 def _with_inputs(subject: _Subject, inputs: Any) -> _Subject:
     """The module with example inputs, in any of the forms in which they may be given."""
     if inputs is None:
         return subject
+    given = replace(subject, example_inputs=(), keywords={})
     if isinstance(inputs, Mapping):
-        return replace(subject, example_inputs=None, keywords=dict(inputs))
-    if not isinstance(inputs, tuple | list):
-        return replace(subject, example_inputs=(inputs,), keywords={})
+        return replace(given, keywords=dict(inputs))
     if _is_shape(inputs):
-        return replace(subject, example_inputs=None, keywords={}, input_shape=tuple(inputs))
-    return replace(subject, example_inputs=tuple(inputs), keywords={})
+        return replace(given, input_shape=tuple(inputs))
+    listed = isinstance(inputs, tuple | list)
+    return replace(given, example_inputs=tuple(inputs) if listed else (inputs,))
 
 
 def _is_shape(inputs: Any) -> bool:
@@ -196,7 +194,7 @@ def _arguments(target: str, subject: _Subject, options: LoadOptions) -> _Argumen
     """The arguments to export with: what came by keyword is passed by keyword."""
     signature = inspect.signature(subject.module.forward)
     try:
-        bound = signature.bind_partial(*(subject.example_inputs or ()), **subject.keywords)
+        bound = signature.bind_partial(*subject.example_inputs, **subject.keywords)
     except TypeError as error:
         raise AuditError(
             target, f"its example inputs do not fit its forward ({error})", _SHAPE_REMEDY
@@ -246,10 +244,8 @@ def _zeros(target: str, module: torch.nn.Module, shape: tuple[int, ...], like: A
     try:
         if isinstance(like, torch.Tensor):
             return like.new_zeros(shape)
-        first = next(module.parameters(), None)
-        return torch.zeros(
-            shape, dtype=torch.float32, device=None if first is None else first.device
-        )
+        device = next((parameter.device for parameter in module.parameters()), None)
+        return torch.zeros(shape, dtype=torch.float32, device=device)
     except (RuntimeError, TypeError) as error:
         raise AuditError(
             target, f"no tensor of shape {shape} can be made ({last_line(error)})", _SHAPE_REMEDY

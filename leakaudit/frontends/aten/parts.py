@@ -9,12 +9,11 @@ import numpy as np
 
 from leakaudit.errors import AuditError
 from leakaudit.frontends.aten.archive import Program
-from leakaudit.frontends.aten.call import Call, Roles
-from leakaudit.frontends.aten.values import Array, Stored
+from leakaudit.frontends.aten.call import Call, Layer
+from leakaudit.frontends.aten.values import Array, Stored, Value
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.frontends.interface import layer_name
 from leakaudit.graph import Node, Parameter, Tensor, WeightSource
-from leakaudit.operators import Operator
 
 # Of all the constants that a file makes the reader compute, in elements.
 _MAX_TOTAL = 2**26
@@ -65,9 +64,8 @@ class Parts:
 
     def weights(self) -> WeightSource:
         """What the graph loads numbers from."""
-        return (
-            _Weights(self.archive, self._read_constants) if self._read_constants else self.archive
-        )
+        read = self._read_constants
+        return _Weights(self.archive, read) if read else self.archive
 
     # --- names ----------------------------------------------------------------------------------
 
@@ -83,18 +81,6 @@ class Parts:
             name += "'"
         return name
 
-    def is_tensor(self, name: str) -> bool:
-        """Whether this is an activation."""
-        return name in self.tensors
-
-    def call(self, name: str) -> Call | None:
-        """The call that computed an activation."""
-        return self.calls.get(name)
-
-    def is_row_major(self, name: str) -> bool:
-        """Whether an activation lies in memory without gaps, in row-major order."""
-        return name in self.row_major
-
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of an activation, parameter or constant."""
         known = self.tensors.get(name) or self.parameters.get(name)
@@ -102,37 +88,27 @@ class Parts:
 
     # --- nodes ----------------------------------------------------------------------------------
 
-    def emit(
-        self,
-        op: Operator,
-        inputs: tuple[str, ...],
-        shape: tuple[int, ...],
-        dtype: str,
-        parameters: Roles = (),
-    ) -> Tensor:
+    def emit(self, layer: Layer, shape: tuple[int, ...], dtype: str) -> Tensor:
         """Add a node that a builder needs before its own."""
-        self.check(op, inputs, parameters, (shape,))
-        tensor = self.new_tensor(f"{self._stem}/{len(self.nodes)}", shape, dtype)
-        self.append(Node(tensor.name, op, inputs, (tensor.name,), parameters, self._origin))
-        return tensor
+        self.check(layer, (shape,))
+        output = self.new_tensor(f"{self._stem}/{len(self.nodes)}", shape, dtype)
+        op, parameters = layer.op, layer.parameters
+        names = (output.name,)
+        self.append(Node(output.name, op, layer.inputs, names, parameters, self._origin))
+        return output
 
-    def check(
-        self,
-        op: Operator,
-        inputs: tuple[str, ...],
-        parameters: Roles,
-        shapes: tuple[tuple[int, ...], ...],
-    ) -> None:
-        """Refuse an operator that does not compute these output shapes.
+    def check(self, layer: Layer, shapes: tuple[tuple[int, ...], ...]) -> None:
+        """Refuse a layer that does not compute these output shapes.
 
         Later stages trust the shapes of the graph; the file that states them is not trusted.
 
         Raises:
             NotUnderstoodError: It does not, or it does not fit its inputs.
         """
-        roles = {role: self.shape(name) for role, name in parameters}
+        inputs = [self.shape(name) for name in layer.inputs]
+        roles = {role: self.shape(name) for role, name in layer.parameters}
         try:
-            computed = tuple(op.output_shapes([self.shape(name) for name in inputs], roles, shapes))
+            computed = tuple(layer.op.output_shapes(inputs, roles, shapes))
         except (ValueError, IndexError) as error:
             raise NotUnderstoodError(
                 "its attributes do not fit the shapes of its inputs"
@@ -174,8 +150,10 @@ class Parts:
         axes = tuple(range(numbers.ndim))
         return Stored(name, numbers.shape, numbers.dtype.name, axes, numbers=numbers)
 
-    def numbers(self, value: Stored) -> Array | None:
-        """The content of a constant or of a small buffer."""
+    def numbers(self, value: Value) -> Array | None:
+        """The content of a constant or of a small buffer; None of any other value."""
+        if not isinstance(value, Stored):
+            return None
         if value.numbers is not None or value.name not in self.fixed or not value.plain:
             return value.numbers
         if value.name not in self._buffers:
@@ -209,14 +187,10 @@ def named(nodes: list[Node]) -> tuple[Node, ...]:
     """
     taken: set[str] = set()
     names: dict[int, str] = {}
-    order = sorted(range(len(nodes)), key=lambda index: not _is_named(nodes[index]))
-    for index in order:
+    by_weight = [(_named_by(node) or "").endswith(".weight") for node in nodes]
+    for index in sorted(range(len(nodes)), key=lambda index: not by_weight[index]):
         names[index] = layer_name(_named_by(nodes[index]), nodes[index].name, taken)
     return tuple(replace(node, name=names[index]) for index, node in enumerate(nodes))
-
-
-def _is_named(node: Node) -> bool:
-    return (_named_by(node) or "").endswith(".weight")
 
 
 def _named_by(node: Node) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +11,14 @@ from typing import Any
 import numpy as np
 
 from leakaudit.errors import AuditError
-from leakaudit.frontends.aten import (
-    inputs as pt2_inputs,
-    memory as pt2_memory,
-    shapes as pt2_shapes,
-    subgraph as pt2_subgraph,
-    views as pt2_views,
-)
+from leakaudit.frontends.aten import memory, shapes, subgraph, views
 from leakaudit.frontends.aten.archive import Program, open_archive
 from leakaudit.frontends.aten.arguments import read_argument
 from leakaudit.frontends.aten.call import Call, Layer
-from leakaudit.frontends.aten.folding import fold as pt2_fold
+from leakaudit.frontends.aten.folding.fold import fold, write
 from leakaudit.frontends.aten.foreign import describe_foreign
-from leakaudit.frontends.aten.inputs import UserInput
-from leakaudit.frontends.aten.operators import registry as pt2_ops
+from leakaudit.frontends.aten.inputs import UserInput, symbols as input_symbols
+from leakaudit.frontends.aten.operators import registry
 from leakaudit.frontends.aten.parts import Parts, live, named
 from leakaudit.frontends.aten.schema import (
     EXPORT_REMEDY,
@@ -33,7 +28,7 @@ from leakaudit.frontends.aten.schema import (
     records,
     tensor_names,
 )
-from leakaudit.frontends.aten.values import Array, Stored, Value
+from leakaudit.frontends.aten.values import Stored, Value
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.frontends.interface import LoadOptions, require_shape
 from leakaudit.graph import Graph, Node, Parameter, Tensor
@@ -118,7 +113,7 @@ class _Reader:
         self.parts = Parts(archive)
         self.labels: set[str] = set()
         self.stored: set[str] = set()
-        self.memory = pt2_memory.SharedMemory()
+        self.memory = memory.SharedMemory()
         self.symbols: dict[str, int] = {}
 
     def graph(self, file_format: str) -> Graph:
@@ -170,7 +165,7 @@ class _Reader:
         if not user:
             raise FormatError("the program has no tensor input")
         self._read_stored(stored)
-        self.symbols = pt2_inputs.symbols(self.target, user, self.options)
+        self.symbols = input_symbols(self.target, user, self.options)
         return [self._define(entry.name).name for entry in user]
 
     def _read_stored(self, specs: list[tuple[str, str]]) -> None:
@@ -179,7 +174,7 @@ class _Reader:
             if name in self.values:
                 raise FormatError(f"the parameter {name[:80]!r} is stated twice")
             meta = field(self.metas, name, dict)
-            shape = pt2_shapes.fixed_shape(meta)
+            shape = shapes.fixed_shape(meta)
             stored = self.archive.tensors.get(label)
             if stored is not None and (stored.shape, stored.dtype) != (shape, dtype_name(meta)):
                 raise FormatError(f"the graph and the weights disagree on {label!r}")
@@ -251,30 +246,32 @@ class _Reader:
         self.parts.begin(target, outputs[0].name if outputs else target)
         if not written:
             self._compute(record, call, names)
-        elif pt2_memory.writes_first_only(target) and pt2_fold.write(call):
+        elif memory.writes_first_only(target) and write(call):
             self._rebind(written, call, names)
         else:
             layers, stale = self._layers(position, call, names, written)
             self._append(record, call, layers, stale)
-        every_read = [name for group in groups for name in group]
-        if pt2_memory.may_alias(target):
-            self.memory.join([*every_read, *names])
+        if memory.may_alias(target):
+            self.memory.join([*(name for group in groups for name in group), *names])
 
     def _written(self, record: dict[str, Any], target: str, read: list[list[str]]) -> list[str]:
         """Names of the values whose memory this call writes into."""
-        if not pt2_subgraph.writes(record, target):
+        if not subgraph.writes(record, target):
             return []
-        if pt2_memory.writes_first_only(target):
+        if memory.writes_first_only(target):
             return read[0] if read else []
         return [name for group in read for name in group]
 
     def _compute(self, record: dict[str, Any], call: Call, names: list[str]) -> None:
         """Find what the outputs of a call stand for: constants, views of parameters, or nodes."""
-        view = pt2_views.view_of_stored(call)
-        folded = pt2_fold.fold(call)
+        view = views.view_of_stored(call)
+        folded = fold(call)
         if folded is None:
-            folded = pt2_subgraph.fold(record, call, self.symbols)
-        constants = self._constants(folded)
+            folded = subgraph.fold(record, call, self.symbols)
+        constants: list[Stored] | None = None
+        if folded is not None:
+            with contextlib.suppress(NotUnderstoodError):
+                constants = [self.parts.constant(numbers) for numbers in folded]
         if view is not None and view.plain and (constants is None or view.name in self.labels):
             found: list[Stored] = [
                 replace(view, numbers=constants[0].numbers) if constants else view
@@ -285,21 +282,13 @@ class _Reader:
         elif constants is not None:
             found = constants
         else:
-            self._append(record, call, pt2_ops.build(call), ())
+            self._append(record, call, registry.build(call), ())
             if view is not None:
                 self.values[names[0]] = replace(view, holder=call.outputs[0])
             return
         for name, tensor, value in zip(names, call.outputs, found, strict=True):
             del self.parts.tensors[tensor.name]
             self.values[name] = value
-
-    def _constants(self, folded: tuple[Array, ...] | None) -> list[Stored] | None:
-        if folded is None:
-            return None
-        try:
-            return [self.parts.constant(numbers) for numbers in folded]
-        except NotUnderstoodError:
-            return None
 
     def _rebind(self, written: list[str], call: Call, names: list[str]) -> None:
         """Give every value that shares the memory of a constant just written a name of its own.
@@ -320,26 +309,22 @@ class _Reader:
     def _layers(
         self, position: int, call: Call, names: list[str], written: list[str]
     ) -> tuple[tuple[Layer, ...], tuple[Tensor, ...]]:
-        """Build the layers of a call that writes in place.
-
-        Returns:
-            The layers, and further outputs: the new content of views that are read later.
-        """
-        layers = pt2_ops.build(call)
-        itself = set(written[:1]) if pt2_memory.writes_first_only(call.target) else set()
+        """The layers of a call that writes in place, and the new content of views read later."""
+        layers = registry.build(call)
+        itself = set(written[:1]) if memory.writes_first_only(call.target) else set()
         changed = sorted(
             name
             for name in self.memory.others(written) - set(names)
             if self.last_read.get(name, -1) > position and name in self.values
         )
-        views = [name for name in changed if name not in itself or not names]
-        stale = tuple(self._redefine(name, position) for name in views)
+        shared = [name for name in changed if name not in itself or not names]
+        stale = tuple(self._redefine(name, position) for name in shared)
         if names:
             for name in set(changed) & itself:
                 self.values[name] = self.values[names[0]]
         if stale:
-            reason = f"it writes into memory that {views[0]!r} shares, which is read later"
-            layers = (pt2_ops.unsupported(call, reason),)
+            reason = f"it writes into memory that {shared[0]!r} shares, which is read later"
+            layers = (registry.unsupported(call, reason),)
         return layers, stale
 
     def _append(
@@ -349,22 +334,14 @@ class _Reader:
         layers: tuple[Layer, ...],
         stale: tuple[Tensor, ...],
     ) -> None:
-        own = record.get("name")
+        own = record.get("name") if len(layers) == 1 else None
         for layer in layers:
-            outputs = (*(layer.outputs or call.outputs), *stale)
+            outputs = tuple(tensor.name for tensor in (*layer.outputs, *stale))
             if not outputs:
                 continue  # writes into memory that nothing reads again
-            single = isinstance(own, str) and len(layers) == 1
-            self.parts.append(
-                Node(
-                    name=own if isinstance(own, str) and single else outputs[0].name,
-                    op=layer.op,
-                    inputs=layer.inputs,
-                    outputs=tuple(tensor.name for tensor in outputs),
-                    parameters=layer.parameters,
-                    origin=call.target,
-                )
-            )
+            name = own if isinstance(own, str) else outputs[0]
+            node = Node(name, layer.op, layer.inputs, outputs, layer.parameters, call.target)
+            self.parts.append(node)
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -378,8 +355,8 @@ class _Reader:
             raise FormatError(f"the value {name[:80]!r} is computed twice")
         meta = field(self.metas, name, dict)
         try:
-            shape = pt2_shapes.shape(meta, self.symbols)
-        except pt2_shapes.OpenSymbolError as error:
+            shape = shapes.shape(meta, self.symbols)
+        except shapes.OpenSymbolError as error:
             raise AuditError(
                 self.target,
                 f"the shape of {name!r} depends on the data (symbol {str(error)[:80]!r})",
@@ -387,7 +364,7 @@ class _Reader:
             ) from error
         require_shape(self.target, name, shape, self.options.limits)
         tensor = self.parts.new_tensor(name, shape, dtype_name(meta))
-        if pt2_shapes.row_major(meta, shape, self.symbols):
+        if shapes.row_major(meta, shape, self.symbols):
             self.parts.row_major.add(tensor.name)
         self.values[name] = tensor
         return tensor

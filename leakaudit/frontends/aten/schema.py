@@ -9,37 +9,18 @@ EXPORT_REMEDY = "write it with torch.export.save(torch.export.export(model, args
 
 # `ScalarType` of torch's export schema -> numpy (or ml_dtypes) name.
 DTYPES: Mapping[int, str] = {
-    1: "uint8",
-    2: "int8",
-    3: "int16",
-    4: "int32",
-    5: "int64",
-    6: "float16",
-    7: "float32",
-    8: "float64",
-    9: "complex32",
-    10: "complex64",
-    11: "complex128",
-    12: "bool",
-    13: "bfloat16",
-    28: "uint16",
-    29: "float8_e4m3fn",
-    30: "float8_e5m2",
-    31: "float8_e4m3fnuz",
-    32: "float8_e5m2fnuz",
+    **{1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64"},
+    **{6: "float16", 7: "float32", 8: "float64"},
+    **{9: "complex32", 10: "complex64", 11: "complex128"},
+    **{12: "bool", 13: "bfloat16", 28: "uint16", 34: "uint32", 35: "uint64"},
+    **{29: "float8_e4m3fn", 30: "float8_e5m2", 31: "float8_e4m3fnuz", 32: "float8_e5m2fnuz"},
     33: "float8_e8m0fnu",
-    34: "uint32",
-    35: "uint64",
 }
 
 # Kinds of `Argument` records that hold tensors.
 TENSOR_KINDS = (
-    "as_tensor",
-    "as_tensors",
-    "as_optional_tensor",
-    "as_optional_tensors",
-    "as_nested_tensors",
-    "as_string_to_argument",
+    *("as_tensor", "as_tensors", "as_optional_tensor", "as_optional_tensors"),
+    *("as_nested_tensors", "as_string_to_argument"),
 )
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
@@ -22,10 +23,6 @@ class OpenSymbolError(Exception):
     """The expression has a symbol whose value is not known (the text is its name)."""
 
 
-def _product(*factors: Fraction) -> Fraction:
-    return math.prod(factors, start=Fraction(1))
-
-
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1 or not 0 <= exponent <= 64:
         raise FormatError("a size has an exponent that is not a small integer")
@@ -38,30 +35,26 @@ _FUNCTIONS: Mapping[str, Callable[..., Fraction]] = {
     "Rational": lambda above, below: above / below,
     "Identity": lambda value: value,
     "Add": lambda *terms: sum(terms, Fraction(0)),
-    "Mul": _product,
+    "Mul": lambda *factors: math.prod(factors, start=Fraction(1)),
     "Pow": _power,
     "PowByNatural": _power,
     "Max": max,
     "Min": min,
-    "FloorDiv": lambda above, below: Fraction(above // below),
-    "CleanDiv": lambda above, below: Fraction(above // below),
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), lambda above, below: Fraction(above // below)),
     "CeilDiv": lambda above, below: Fraction(-(-above // below)),
-    "IntTrueDiv": lambda above, below: above / below,
-    "Mod": lambda above, below: above % below,
-    "PythonMod": lambda above, below: above % below,
+    "IntTrueDiv": operator.truediv,
+    **dict.fromkeys(("Mod", "PythonMod"), operator.mod),
     "ModularIndexing": lambda base, divisor, modulus: (base // divisor) % modulus,
-    "FloorToInt": lambda value: Fraction(math.floor(value)),
-    "floor": lambda value: Fraction(math.floor(value)),
-    "CeilToInt": lambda value: Fraction(math.ceil(value)),
-    "ceiling": lambda value: Fraction(math.ceil(value)),
+    **dict.fromkeys(("FloorToInt", "floor"), lambda value: Fraction(math.floor(value))),
+    **dict.fromkeys(("CeilToInt", "ceiling"), lambda value: Fraction(math.ceil(value))),
 }
 _OPERATORS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
     ast.FloorDiv: lambda a, b: Fraction(a // b),
-    ast.Mod: lambda a, b: a % b,
+    ast.Mod: operator.mod,
     ast.Pow: _power,
 }
 
@@ -105,8 +98,8 @@ def _value(node: ast.expr, symbols: Mapping[str, int]) -> Fraction:
             result = _FUNCTIONS[name](*(_value(argument, symbols) for argument in arguments))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             result = -_value(operand, symbols)
-        case ast.BinOp(op=operator, left=left, right=right) if type(operator) in _OPERATORS:
-            result = _OPERATORS[type(operator)](_value(left, symbols), _value(right, symbols))
+        case ast.BinOp(op=sign, left=left, right=right) if type(sign) in _OPERATORS:
+            result = _OPERATORS[type(sign)](_value(left, symbols), _value(right, symbols))
         case _:
             raise FormatError(f"a size uses {ast.unparse(node)[:80]!r}, which is not understood")
     if abs(result.numerator) > _MAX_VALUE or result.denominator > _MAX_VALUE:

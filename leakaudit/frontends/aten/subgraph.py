@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leakaudit.frontends.aten import memory as pt2_memory, shapes as pt2_shapes
+from leakaudit.frontends.aten import memory, shapes
 from leakaudit.frontends.aten.arguments import read_argument
 from leakaudit.frontends.aten.call import Call
-from leakaudit.frontends.aten.folding import fold as pt2_fold
+from leakaudit.frontends.aten.folding import fold as folding
 from leakaudit.frontends.aten.schema import dtype_name, field, records, tensor_names
 from leakaudit.frontends.aten.values import Array, Stored, Value
 from leakaudit.frontends.build import NotUnderstoodError
@@ -22,18 +22,22 @@ _RUN_ONCE = ("higher_order.wrap_with_set_grad_enabled", "higher_order.wrap_with_
 
 def writes(record: Mapping[str, Any], target: str) -> bool:
     """Whether a call writes into an argument; of a call with a subgraph, whether that does."""
-    subgraphs = [
-        field(field(argument, "as_graph", dict), "graph", dict)
-        for entry in records(record, "inputs")
-        if "as_graph" in (argument := field(entry, "arg", dict))
-    ]
+    subgraphs = _subgraphs(record)
     if not subgraphs:
-        return pt2_memory.writes(target)
+        return memory.writes(target)
     return any(
         writes(inner, field(inner, "target", str).removeprefix("torch.ops."))
         for subgraph in subgraphs
         for inner in records(subgraph, "nodes")
     )
+
+
+def _subgraphs(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        field(field(argument, "as_graph", dict), "graph", dict)
+        for entry in records(record, "inputs")
+        if "as_graph" in (argument := field(entry, "arg", dict))
+    ]
 
 
 def fold(
@@ -52,11 +56,10 @@ def fold(
     given = [value for value in call.arguments.values() if isinstance(value, Tensor | Stored)]
     if call.target not in _RUN_ONCE or not all(isinstance(value, Stored) for value in given):
         return None
-    (graph,) = (
-        field(field(argument, "as_graph", dict), "graph", dict)
-        for entry in records(record, "inputs")
-        if "as_graph" in (argument := field(entry, "arg", dict))
-    )
+    subgraphs = _subgraphs(record)
+    if len(subgraphs) != 1:
+        return None
+    graph = subgraphs[0]
     inputs = [name for entry in records(graph, "inputs") for name in tensor_names(entry)]
     if len(inputs) != len(given):
         return None
@@ -65,11 +68,11 @@ def fold(
         for node in records(graph, "nodes"):
             _run(node, graph, values, call, symbols)
         found = [
-            call.sink.numbers(value) if isinstance(value := values.get(name), Stored) else None
+            call.sink.numbers(values.get(name))
             for entry in records(graph, "outputs")
             for name in tensor_names(entry)
         ]
-    except (NotUnderstoodError, pt2_shapes.OpenSymbolError):
+    except (NotUnderstoodError, shapes.OpenSymbolError):
         return None
     arrays = tuple(numbers for numbers in found if numbers is not None)
     fits = [array.shape for array in arrays] == [output.shape for output in call.outputs]
@@ -86,11 +89,11 @@ def _run(
     """Compute one node of the subgraph and add its outputs to `values`."""
     target = field(node, "target", str).removeprefix("torch.ops.")
     names = [name for entry in records(node, "outputs") for name in tensor_names(entry)]
-    if not names and not pt2_memory.writes(target):
+    if not names and not memory.writes(target):
         return  # an assertion
     metas = field(graph, "tensor_values", dict)
     outputs = tuple(
-        Tensor(name, pt2_shapes.shape(meta, symbols), dtype_name(meta))
+        Tensor(name, shapes.shape(meta, symbols), dtype_name(meta))
         for name in names
         for meta in (field(metas, name, dict),)
     )
@@ -102,7 +105,7 @@ def _run(
         for entry in records(node, "inputs")
     }
     call = Call(target, arguments, outputs, (True,) * len(names), outer.stored, outer.sink)
-    arrays = None if pt2_memory.writes(target) else pt2_fold.fold(call)
+    arrays = None if memory.writes(target) else folding.fold(call)
     if arrays is None:
         raise NotUnderstoodError(f"{target} in a subgraph is not computed")
     for name, numbers in zip(names, arrays, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import operator
 import sys
 import traceback
 from collections.abc import Iterator
@@ -68,13 +69,10 @@ def _execute(location: str) -> ModuleType:
 
 def find(target: str, namespace: ModuleType, attribute: str) -> Any:
     """The attribute, dotted names included; raises AuditError where there is none."""
-    found: Any = namespace
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise AuditError(target, f"it has no attribute {attribute!r}", TARGET_REMEDY) from error
-    return found
+    try:
+        return operator.attrgetter(attribute)(namespace)
+    except AttributeError as error:
+        raise AuditError(target, f"it has no attribute {attribute!r}", TARGET_REMEDY) from error
 
 
 def call(target: str, found: Any) -> Any:

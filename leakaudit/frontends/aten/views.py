@@ -7,62 +7,29 @@ dense layer is recognised however its weight was turned before.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from leakaudit.frontends.aten.call import Call, normal_axis
+from leakaudit.frontends.aten.call import Call, normal_axis, targets
 from leakaudit.frontends.aten.values import Stored, is_floating
 from leakaudit.frontends.build import NotUnderstoodError
 
-COPIES = (
-    "aten.alias.default",
-    "aten.clone.default",
-    "aten.contiguous.default",
-    "aten.lift_fresh.default",
-    "aten.lift_fresh_copy.default",
-    "aten.positive.default",
-    "aten.resolve_conj.default",
-    "aten.resolve_neg.default",
-)
-CASTS = (
-    "aten.to.dtype",
-    "aten.to.dtype_layout",
-    "aten.to.device",
-    "aten.to.other",
-    "aten._to_copy.default",
-    "aten.type_as.default",
-)
-DETACH = ("aten.detach.default", "aten.detach_.default")
-RESHAPES = (
-    "aten.flatten.using_ints",
-    "aten.view.default",
-    "aten.view_as.default",
-    "aten.reshape.default",
-    "aten.reshape_as.default",
-    "aten.ravel.default",
-    "aten._unsafe_view.default",
-    "aten.squeeze.default",
-    "aten.squeeze.dim",
-    "aten.squeeze.dims",
-    "aten.unsqueeze.default",
-    "aten.unflatten.int",
-)
 _SWAPS = {
     "aten.transpose.int": ("dim0", "dim1"),
     "aten.swapaxes.default": ("axis0", "axis1"),
     "aten.swapdims.default": ("dim0", "dim1"),
 }
-_MOVES = (
-    *("aten.movedim.int", "aten.movedim.intlist"),
-    *("aten.moveaxis.int", "aten.moveaxis.intlist"),
+_MOVES = targets("movedim.int movedim.intlist moveaxis.int moveaxis.intlist")
+_MATRIX_TRANSPOSES = targets("mT mH adjoint")
+
+ALIASES = targets("alias contiguous lift_fresh positive resolve_conj resolve_neg")
+COPIES = (*ALIASES, *targets("clone lift_fresh_copy"))
+CASTS = targets("to.dtype to.dtype_layout to.device to.other _to_copy type_as")
+DETACH = targets("detach detach_")
+RESHAPES = targets(
+    "flatten.using_ints unflatten.int view view_as _unsafe_view reshape reshape_as ravel "
+    "squeeze squeeze.dim squeeze.dims unsqueeze"
 )
-_MATRIX_TRANSPOSES = ("aten.mT.default", "aten.mH.default", "aten.adjoint.default")
-TRANSPOSES = (
-    "aten.permute.default",
-    "aten.t.default",
-    "aten.numpy_T.default",
-    *_SWAPS,
-    *_MOVES,
-    *_MATRIX_TRANSPOSES,
-)
+TRANSPOSES = (*targets("permute t numpy_T"), *_SWAPS, *_MOVES, *_MATRIX_TRANSPOSES)
 
 
 def permutation(call: Call, axes: int) -> tuple[int, ...]:
@@ -112,11 +79,12 @@ def view_of_stored(call: Call) -> Stored | None:
     shape, dtype = call.outputs[0].shape, call.outputs[0].dtype
     if call.target in DETACH and call.stored[source.name].trainable:
         return None
+    like = replace(source, dtype=dtype, holder=None, numbers=None)
     if call.target in CASTS and dtype != source.dtype:
         # A layer reads its weight through a cast; numbers of another kind are another constant.
         if not (is_floating(dtype) and is_floating(source.dtype)):
             return None
-        return _like(source, source.shape, dtype)
+        return like
     if call.target in COPIES or call.target in CASTS or call.target in DETACH:
         return source
     if call.target in RESHAPES:
@@ -124,23 +92,14 @@ def view_of_stored(call: Call) -> Stored | None:
             return None
         if shape == source.shape:
             return source
-        return _like(source, shape, dtype, reshaped=True)
-    if call.target in TRANSPOSES:
+        return replace(like, shape=shape, reshaped=True)
+    # The axes of a regrouped view mean nothing; a swap of them cannot be undone later.
+    if call.target in TRANSPOSES and not source.reshaped:
         try:
             order = permutation(call, len(source.shape))
         except NotUnderstoodError:
             return None
-        if source.reshaped:
-            # The axes of a regrouped view mean nothing; a swap of them cannot be undone later.
-            return None
-        return Stored(
-            source.name,
-            tuple(source.shape[axis] for axis in order),
-            dtype,
-            tuple(source.permutation[axis] for axis in order),
-        )
+        turned = tuple(source.shape[axis] for axis in order)
+        axes = tuple(source.permutation[axis] for axis in order)
+        return replace(like, shape=turned, permutation=axes)
     return None
-
-
-def _like(source: Stored, shape: tuple[int, ...], dtype: str, reshaped: bool = False) -> Stored:
-    return Stored(source.name, shape, dtype, source.permutation, source.reshaped or reshaped)

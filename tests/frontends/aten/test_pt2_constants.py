@@ -81,7 +81,7 @@ class TestConstants:
         assert not graph.parameters["w"].trainable
 
     def test_constants_that_are_too_large_are_not_computed(self):
-        model = Apply(lambda x: x + torch.zeros(2**12, 2**12)[0, 0])
+        model = Apply(lambda x: x + torch.zeros(2**13, 2**12)[0, 0])
         graph = read(model, (torch.randn(2, 2),))
         assert "aten.zeros.default" in unsupported(graph)[0]
 

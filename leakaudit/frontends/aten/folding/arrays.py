@@ -6,15 +6,16 @@ Views share memory with what they are views of, as in torch: a later write reach
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from leakaudit.frontends.aten.call import Call
+from leakaudit.frontends.aten.call import Call, by_target
 from leakaudit.frontends.aten.folding.elementwise import operand
 from leakaudit.frontends.aten.values import Array, Stored, numpy_dtype
-from leakaudit.frontends.aten.views import CASTS, COPIES, DETACH, RESHAPES, TRANSPOSES, permutation
+from leakaudit.frontends.aten.views import ALIASES, CASTS, DETACH, RESHAPES, TRANSPOSES, permutation
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 from leakaudit.graph import Tensor
 
@@ -24,22 +25,18 @@ Fold = Callable[[Call], Array | tuple[Array, ...]]
 # --- constants made from nothing ------------------------------------------------------------------
 
 
-def _filled(value: float | str) -> Fold:
+def _filled(call: Call, value: float | str) -> Array:
     """An array of the stated shape with one value, given or the name of an argument."""
-
-    def folded(call: Call) -> Array:
-        number = operand(call, value) if isinstance(value, str) else value
-        output = call.outputs[0]
-        like = call.arguments.get("self")
-        if "size" in call.arguments:
-            asked = call.integers("size", ())
-        else:
-            asked = like.shape if isinstance(like, Tensor | Stored) else ()
-        if asked != output.shape:
-            raise NotUnderstoodError("its output has another shape than the file states")
-        return np.full(output.shape, number, numpy_dtype(output.dtype))
-
-    return folded
+    number = operand(call, value) if isinstance(value, str) else value
+    output = call.outputs[0]
+    like = call.arguments.get("self")
+    if "size" in call.arguments:
+        asked = call.integers("size", ())
+    else:
+        asked = like.shape if isinstance(like, Tensor | Stored) else ()
+    if asked != output.shape:
+        raise NotUnderstoodError("its output has another shape than the file states")
+    return np.full(output.shape, number, numpy_dtype(output.dtype))
 
 
 def _range(call: Call) -> Array:
@@ -77,58 +74,36 @@ def _alias(call: Call) -> Array:
     return call.numbers(call.source_name())
 
 
-def _copy(call: Call) -> Array:
-    return call.numbers(call.source_name()).copy()
-
-
 def _transpose(call: Call) -> Array:
     source = call.numbers("self")
     return source.transpose(permutation(call, source.ndim))
 
 
-def _expand(call: Call) -> Array:
-    return np.broadcast_to(call.numbers("self"), call.outputs[0].shape)
+def _expanded(call: Call, name: str) -> Array:
+    return np.broadcast_to(call.numbers(name), call.outputs[0].shape)
 
 
-def _sliced(call: Call, source: Array) -> tuple[slice, ...]:
-    axis = call.axis("dim", source.ndim)
-    return (*(slice(None),) * axis, call.bounds())
+def _row(call: Call) -> int:
+    return call.integer("index", 0)
 
 
-def _slice(call: Call) -> Array:
+def _picked(call: Call, part: Callable[[Call], slice | int]) -> Array:
     source = call.numbers("self")
-    return source[_sliced(call, source)]
-
-
-def _slice_scatter(call: Call) -> Array:
-    found = call.numbers("self").copy()
-    found[_sliced(call, found)] = call.numbers("src")
-    return found
-
-
-def _selected(call: Call, source: Array) -> tuple[slice | int, ...]:
-    axis = call.axis("dim", source.ndim)
-    return (*(slice(None),) * axis, call.integer("index", 0))
-
-
-def _select(call: Call) -> Array:
-    source = call.numbers("self")
+    whole = (slice(None),) * call.axis("dim", source.ndim)
     # The ellipsis keeps the view of a single element a view.
-    return source[(*_selected(call, source), ...)]
+    return source[(*whole, part(call), ...)]
 
 
-def _select_scatter(call: Call) -> Array:
+def _scattered(call: Call, part: Callable[[Call], slice | int]) -> Array:
     found = call.numbers("self").copy()
-    found[_selected(call, found)] = call.numbers("src")
+    whole = (slice(None),) * call.axis("dim", found.ndim)
+    found[(*whole, part(call))] = call.numbers("src")
     return found
 
 
 def _index(call: Call) -> Array:
     source = call.numbers("self")
-    picks = tuple(
-        slice(None) if value is None else call.numbers_of(value, "indices")
-        for value in call.members("indices")
-    )
+    picks = _picks(call)
     shapes = [np.shape(pick) for pick in picks if not isinstance(pick, slice)]
     whole = (
         size for size, pick in zip(source.shape, picks, strict=False) if isinstance(pick, slice)
@@ -143,12 +118,15 @@ def _index_put(call: Call) -> Array:
     found = call.numbers("self").copy()
     if call.flag("accumulate", False):
         raise NotUnderstoodError("it adds up")
-    picks = tuple(
+    found[_picks(call)] = call.numbers("values")
+    return found
+
+
+def _picks(call: Call) -> tuple[slice | Array, ...]:
+    return tuple(
         slice(None) if value is None else call.numbers_of(value, "indices")
         for value in call.members("indices")
     )
-    found[picks] = call.numbers("values")
-    return found
 
 
 def _gathered(call: Call) -> Array:
@@ -162,22 +140,21 @@ def _gathered(call: Call) -> Array:
     return np.take_along_axis(source[whole], index, axis)
 
 
-def _joined(function: Callable[..., Array]) -> Fold:
-    def folded(call: Call) -> Array:
-        parts = [call.numbers_of(value, "tensors") for value in call.members("tensors")]
-        if sum(part.size for part in parts) != math.prod(call.outputs[0].shape):
-            raise NotUnderstoodError("its output has another shape than the file states")
-        return function(parts, axis=call.integer("dim", 0))
-
-    return folded
+def _joined(call: Call, function: Callable[..., Array]) -> Array:
+    return function(_members(call, sum), axis=call.integer("dim", 0))
 
 
 def _grid(call: Call) -> tuple[Array, ...]:
-    parts = [call.numbers_of(value, "tensors") for value in call.members("tensors")]
     indexing: Literal["xy", "ij"] = "xy" if call.arguments.get("indexing") == "xy" else "ij"
-    if math.prod(part.size for part in parts) != math.prod(call.outputs[0].shape):
+    return tuple(np.meshgrid(*_members(call, math.prod), indexing=indexing))
+
+
+def _members(call: Call, together: Callable[[Iterable[int]], int]) -> list[Array]:
+    """The tensors of a list whose sizes, summed or multiplied, are that of the output."""
+    parts = [call.numbers_of(value, "tensors") for value in call.members("tensors")]
+    if together(part.size for part in parts) != math.prod(call.outputs[0].shape):
         raise NotUnderstoodError("its output has another shape than the file states")
-    return tuple(np.meshgrid(*parts, indexing=indexing))
+    return parts
 
 
 def _unbound(call: Call) -> tuple[Array, ...]:
@@ -206,22 +183,19 @@ def _flipped(call: Call) -> Array:
     return np.flip(call.numbers("self"), call.integers("dims", ())).copy()
 
 
-def _triangle(function: Callable[..., Array]) -> Fold:
-    return lambda call: function(call.numbers("self"), call.integer("diagonal", 0))
+def _triangle(call: Call, function: Callable[..., Array]) -> Array:
+    return function(call.numbers("self"), call.integer("diagonal", 0))
 
 
 # --- reductions ---------------------------------------------------------------------------------
 
 
-def _reduced(function: Callable[..., Array]) -> Fold:
-    def folded(call: Call) -> Array:
-        given = call.arguments.get("dim")
-        axes = None if given in (None, ()) else call.integers("dim", ())
-        return np.asarray(
-            function(call.numbers("self"), axis=axes, keepdims=call.flag("keepdim", False))
-        )
-
-    return folded
+def _reduced(call: Call, function: Callable[..., Array]) -> Array:
+    given = call.arguments.get("dim")
+    axes = None if given in (None, ()) else call.integers("dim", ())
+    return np.asarray(
+        function(call.numbers("self"), axis=axes, keepdims=call.flag("keepdim", False))
+    )
 
 
 def _cumulative_sum(call: Call) -> Array:
@@ -239,66 +213,49 @@ def _differences(call: Call) -> Array:
     return np.diff(np.concatenate([end for end in ends if end is not None], axis), axis=axis)
 
 
-_VIEWS = (*(name for name in COPIES if "copy" not in name and "clone" not in name), *DETACH)
-
-
-FOLDS: Mapping[str, Fold] = {
-    **{f"aten.zeros{end}": _filled(0) for end in (".default", "_like.default")},
-    **{f"aten.ones{end}": _filled(1) for end in (".default", "_like.default")},
-    **{f"aten.full{end}": _filled("fill_value") for end in (".default", "_like.default")},
-    # What memory holds before anything is written is nobody's to know.
-    **dict.fromkeys(("aten.empty.memory_format", "aten.empty_like.default"), _filled(0)),
-    "aten.new_empty.default": _filled(0),
-    "aten.new_zeros.default": _filled(0),
-    "aten.new_ones.default": _filled(1),
-    "aten.new_full.default": _filled("fill_value"),
-    "aten.scalar_tensor.default": _filled("s"),
-    "aten.fill.Scalar": _filled("value"),
-    "aten.fill.Tensor": _filled("value"),
-    **dict.fromkeys(("aten.arange.default", "aten.arange.start", "aten.arange.start_step"), _range),
-    "aten.linspace.default": _linspace,
-    **dict.fromkeys(("aten.eye.default", "aten.eye.m"), _eye),
-    **dict.fromkeys(_VIEWS, _alias),
-    **dict.fromkeys((name for name in COPIES if name not in _VIEWS), _copy),
-    **dict.fromkeys((name for name in CASTS if name != "aten._to_copy.default"), _alias),
-    "aten._to_copy.default": _copy,
-    **dict.fromkeys(RESHAPES, _view),
-    **dict.fromkeys(TRANSPOSES, _transpose),
-    **dict.fromkeys(
-        ("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default"), _expand
-    ),
-    "aten.copy.default": lambda call: np.broadcast_to(
-        call.numbers("src"), call.outputs[0].shape
-    ).copy(),
-    "aten.slice.Tensor": _slice,
-    "aten.slice_scatter.default": _slice_scatter,
-    "aten.select.int": _select,
-    "aten.select_scatter.default": _select_scatter,
-    "aten.index.Tensor": _index,
-    "aten.index_put.default": _index_put,
-    "aten.gather.default": _gathered,
-    "aten.cat.default": _joined(np.concatenate),
-    "aten.stack.default": _joined(np.stack),
-    **dict.fromkeys(("aten.meshgrid.default", "aten.meshgrid.indexing"), _grid),
-    "aten.unbind.int": _unbound,
-    **dict.fromkeys(
-        (
-            *("aten.split.Tensor", "aten.split.sizes", "aten.split_with_sizes.default"),
-            "aten.chunk.default",
+FOLDS: dict[str, Fold] = by_target(
+    {
+        # What memory holds before anything is written is nobody's to know.
+        "zeros zeros_like new_zeros empty.memory_format empty_like new_empty": partial(
+            _filled, value=0
         ),
-        _split,
-    ),
-    "aten.repeat.default": _repeat,
-    "aten.roll.default": _rolled,
-    "aten.flip.default": _flipped,
-    "aten.tril.default": _triangle(np.tril),
-    "aten.triu.default": _triangle(np.triu),
-    **dict.fromkeys(("aten.sum.default", "aten.sum.dim_IntList"), _reduced(np.sum)),
-    **dict.fromkeys(("aten.mean.default", "aten.mean.dim"), _reduced(np.mean)),
-    **dict.fromkeys(("aten.amax.default", "aten.max.default"), _reduced(np.max)),
-    **dict.fromkeys(("aten.amin.default", "aten.min.default"), _reduced(np.min)),
-    **dict.fromkeys(("aten.any.default", "aten.any.dim", "aten.any.dims"), _reduced(np.any)),
-    **dict.fromkeys(("aten.all.default", "aten.all.dim", "aten.all.dims"), _reduced(np.all)),
-    "aten.cumsum.default": _cumulative_sum,
-    "aten.diff.default": _differences,
-}
+        "ones ones_like new_ones": partial(_filled, value=1),
+        "full full_like new_full": partial(_filled, value="fill_value"),
+        "fill.Scalar fill.Tensor": partial(_filled, value="value"),
+        "scalar_tensor": partial(_filled, value="s"),
+        "arange arange.start arange.start_step": _range,
+        "linspace": _linspace,
+        "eye eye.m": _eye,
+        "clone lift_fresh_copy _to_copy": lambda call: _alias(call).copy(),
+        "expand expand_as broadcast_to": partial(_expanded, name="self"),
+        "copy": lambda call: _expanded(call, "src").copy(),
+        "slice.Tensor": partial(_picked, part=Call.bounds),
+        "slice_scatter": partial(_scattered, part=Call.bounds),
+        "select.int": partial(_picked, part=_row),
+        "select_scatter": partial(_scattered, part=_row),
+        "index.Tensor": _index,
+        "index_put": _index_put,
+        "gather": _gathered,
+        "cat": partial(_joined, function=np.concatenate),
+        "stack": partial(_joined, function=np.stack),
+        "meshgrid meshgrid.indexing": _grid,
+        "unbind.int": _unbound,
+        "split.Tensor split.sizes split_with_sizes chunk": _split,
+        "repeat": _repeat,
+        "roll": _rolled,
+        "flip": _flipped,
+        "tril": partial(_triangle, function=np.tril),
+        "triu": partial(_triangle, function=np.triu),
+        "sum sum.dim_IntList": partial(_reduced, function=np.sum),
+        "mean mean.dim": partial(_reduced, function=np.mean),
+        "amax max": partial(_reduced, function=np.max),
+        "amin min": partial(_reduced, function=np.min),
+        "any any.dim any.dims": partial(_reduced, function=np.any),
+        "all all.dim all.dims": partial(_reduced, function=np.all),
+        "cumsum": _cumulative_sum,
+        "diff": _differences,
+    }
+)
+FOLDS |= dict.fromkeys(RESHAPES, _view) | dict.fromkeys(TRANSPOSES, _transpose)
+# A cast is a view where nothing is cast; what `_to_copy` gives is always memory of its own.
+FOLDS = dict.fromkeys((*ALIASES, *DETACH, *CASTS), _alias) | FOLDS

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
-from leakaudit.frontends.aten.call import Call
+from leakaudit.frontends.aten.call import Call, by_target
 from leakaudit.frontends.aten.values import Array
 from leakaudit.frontends.build import NotUnderstoodError
 
@@ -25,36 +26,26 @@ def operand(call: Call, name: str) -> Array:
     return call.numbers(name)
 
 
-def _same_size(call: Call, *shapes: tuple[int, ...]) -> None:
-    """Refuse before computing what would broadcast to more than the file states."""
-    if np.broadcast_shapes(*shapes) != call.outputs[0].shape:
+def _fitting(call: Call, *operands: Array) -> tuple[Array, ...]:
+    """The operands; refused before computing where they broadcast to more than is stated."""
+    if np.broadcast_shapes(*map(np.shape, operands)) != call.outputs[0].shape:
         raise NotUnderstoodError("its output has another shape than the file states")
+    return operands
 
 
-def _apply(function: Callable[..., Array], *names: str) -> Fold:
+def _apply(call: Call, function: Callable[..., Array], names: Sequence[str]) -> Array:
     """An elementwise function of these arguments."""
-
-    def folded(call: Call) -> Array:
-        operands = [operand(call, name) for name in names]
-        _same_size(call, *(np.shape(operand) for operand in operands))
-        return function(*operands)
-
-    return folded
+    return function(*_fitting(call, *(operand(call, name) for name in names)))
 
 
-def _scaled_sum(sign: int) -> Fold:
-    def folded(call: Call) -> Array:
-        x, y = operand(call, "self"), operand(call, "other")
-        _same_size(call, np.shape(x), np.shape(y))
-        alpha = call.arguments.get("alpha", 1)
-        return np.asarray(x + (y if alpha == 1 else y * call.number("alpha", 1)) * sign)
-
-    return folded
+def _scaled_sum(call: Call, sign: int) -> Array:
+    x, y = _fitting(call, operand(call, "self"), operand(call, "other"))
+    alpha = call.arguments.get("alpha", 1)
+    return np.asarray(x + (y if alpha == 1 else y * call.number("alpha", 1)) * sign)
 
 
 def _quotient(call: Call) -> Array:
-    x, y = operand(call, "self"), operand(call, "other")
-    _same_size(call, np.shape(x), np.shape(y))
+    x, y = _fitting(call, operand(call, "self"), operand(call, "other"))
     mode = call.arguments.get("rounding_mode")
     if mode == "floor":
         return np.floor_divide(x, y)
@@ -62,18 +53,14 @@ def _quotient(call: Call) -> Array:
     return np.trunc(found) if mode == "trunc" else found
 
 
-def _clamped(low: str, high: str) -> Fold:
-    def folded(call: Call) -> Array:
-        bounds = [
-            None if call.arguments.get(name) is None else operand(call, name)
-            for name in (low, high)
-        ]
-        source = call.numbers("self")
-        _same_size(call, source.shape, *(np.shape(bound) for bound in bounds if bound is not None))
-        found: Array = np.clip(source, bounds[0], bounds[1])
-        return found
-
-    return folded
+def _clamped(call: Call, bounds: Sequence[str]) -> Array:
+    low, high = (
+        None if call.arguments.get(name) is None else operand(call, name) for name in bounds
+    )
+    source = call.numbers("self")
+    _fitting(call, source, *(bound for bound in (low, high) if bound is not None))
+    found: Array = np.clip(source, low, high)
+    return found
 
 
 def _where_masked(source: Array, mask: Array, value: Array) -> Array:
@@ -109,38 +96,37 @@ _BINARY: Mapping[str, Callable[..., Array]] = {
     },
 }
 
-FOLDS: Mapping[str, Fold] = {
-    **{f"aten.{name}.default": _apply(function, "self") for name, function in _UNARY.items()},
-    **{
-        f"aten.{name}.{variant}": _apply(function, "self", "other")
-        for name, function in _BINARY.items()
-        for variant in ("Tensor", "Scalar", "default")
-    },
-    "aten.max.other": _apply(np.maximum, "self", "other"),
-    "aten.min.other": _apply(np.minimum, "self", "other"),
-    **dict.fromkeys(("aten.add.Tensor", "aten.add.Scalar"), _scaled_sum(1)),
-    **dict.fromkeys(("aten.sub.Tensor", "aten.sub.Scalar"), _scaled_sum(-1)),
-    **dict.fromkeys(
-        ("aten.rsub.Tensor", "aten.rsub.Scalar"), _apply(lambda x, y: y - x, "self", "other")
-    ),
-    **{
-        f"aten.{name}.{variant}": _quotient
-        for name in ("div", "divide", "true_divide")
-        for variant in ("Tensor", "Scalar", "Tensor_mode", "Scalar_mode")
-    },
-    **{
-        f"aten.pow.{variant}": _apply(np.power, "self", "exponent")
-        for variant in ("Tensor_Scalar", "Tensor_Tensor", "Scalar")
-    },
-    **dict.fromkeys(("aten.clamp.default", "aten.clamp.Tensor"), _clamped("min", "max")),
-    "aten.clamp_min.default": _clamped("min", ""),
-    "aten.clamp_max.default": _clamped("", "max"),
-    **dict.fromkeys(
-        ("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar"),
-        _apply(np.where, "condition", "self", "other"),
-    ),
-    **dict.fromkeys(
-        ("aten.masked_fill.Scalar", "aten.masked_fill.Tensor"),
-        _apply(_where_masked, "self", "mask", "value"),
-    ),
-}
+FOLDS: dict[str, Fold] = by_target(
+    {
+        **{name: partial(_apply, function=done, names=["self"]) for name, done in _UNARY.items()},
+        **{
+            f"{name} {name}.Tensor {name}.Scalar": partial(
+                _apply, function=function, names=["self", "other"]
+            )
+            for name, function in _BINARY.items()
+        },
+        "max.other": partial(_apply, function=np.maximum, names=["self", "other"]),
+        "min.other": partial(_apply, function=np.minimum, names=["self", "other"]),
+        "add.Tensor add.Scalar": partial(_scaled_sum, sign=1),
+        "sub.Tensor sub.Scalar": partial(_scaled_sum, sign=-1),
+        "rsub.Tensor rsub.Scalar": partial(
+            _apply, function=lambda x, y: y - x, names=["self", "other"]
+        ),
+        **{
+            f"{name}.Tensor {name}.Scalar {name}.Tensor_mode {name}.Scalar_mode": _quotient
+            for name in ("div", "divide", "true_divide")
+        },
+        "pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar": partial(
+            _apply, function=np.power, names=["self", "exponent"]
+        ),
+        "clamp clamp.Tensor": partial(_clamped, bounds=["min", "max"]),
+        "clamp_min": partial(_clamped, bounds=["min", ""]),
+        "clamp_max": partial(_clamped, bounds=["", "max"]),
+        "where.self where.ScalarSelf where.ScalarOther where.Scalar": partial(
+            _apply, function=np.where, names=["condition", "self", "other"]
+        ),
+        "masked_fill.Scalar masked_fill.Tensor": partial(
+            _apply, function=_where_masked, names=["self", "mask", "value"]
+        ),
+    }
+)

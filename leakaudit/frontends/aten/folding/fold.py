@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 
 from leakaudit.frontends.aten.call import Call
-from leakaudit.frontends.aten.folding import (
-    arrays as pt2_fold_arrays,
-    elementwise as pt2_fold_elementwise,
-)
+from leakaudit.frontends.aten.folding import arrays, elementwise
 from leakaudit.frontends.aten.folding.elementwise import operand
-from leakaudit.frontends.aten.values import Array, Stored, numpy_dtype
+from leakaudit.frontends.aten.values import Array, numpy_dtype
 from leakaudit.frontends.build import MAX_MASK_ELEMENTS, NotUnderstoodError
 
 Fold = Callable[[Call], Array | tuple[Array, ...]]
 
-FOLDS: Mapping[str, Fold] = {**pt2_fold_elementwise.FOLDS, **pt2_fold_arrays.FOLDS}
+FOLDS: Mapping[str, Fold] = {**elementwise.FOLDS, **arrays.FOLDS}
 
 _NOT_COMPUTABLE = (ArithmeticError, ValueError, TypeError, IndexError, NotUnderstoodError)
 
@@ -42,12 +39,12 @@ def fold(call: Call) -> tuple[Array, ...] | None:
     try:
         with np.errstate(all="ignore"):
             found = function(call)
-            arrays = found if isinstance(found, tuple) else (found,)
-            if len(arrays) != len(call.outputs):
+            results = found if isinstance(found, tuple) else (found,)
+            if len(results) != len(call.outputs):
                 return None
             return tuple(
                 _fitted(array, numpy_dtype(output.dtype), output.shape)
-                for array, output in zip(arrays, call.outputs, strict=True)
+                for array, output in zip(results, call.outputs, strict=True)
             )
     except _NOT_COMPUTABLE:
         return None
@@ -55,8 +52,7 @@ def fold(call: Call) -> tuple[Array, ...] | None:
 
 def write(call: Call) -> bool:
     """Perform a call that writes into a constant; False where it is not one, or not computable."""
-    value = call.arguments.get("self")
-    target = call.sink.numbers(value) if isinstance(value, Stored) else None
+    target = call.numbers_or_none("self")
     operation = call.target.partition(".")[2].partition("_.")[0]
     if target is None or not target.flags.writeable:
         return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import partial
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer, affine, same
+from leakaudit.frontends.aten.call import Builder, Call, Layer, affine, by_target, same
 from leakaudit.frontends.aten.values import is_floating
 from leakaudit.frontends.aten.views import CASTS, COPIES
 from leakaudit.frontends.build import NotUnderstoodError
@@ -23,13 +23,9 @@ def gate(x: Tensor) -> Layer:
     return Layer(ops.Sigmoid(), (x.name,))
 
 
-def fixed(op: ops.Operator) -> Builder:
+def _fixed(op: ops.Operator) -> Builder:
     """A builder for an operator without arguments of its own."""
-
-    def builder(call: Call) -> Layer:
-        return Layer(op, (call.source().name,), outputs=(call.output,))
-
-    return builder
+    return lambda call: Layer(op, (call.source().name,))
 
 
 def _leaky_relu(call: Call) -> Layer:
@@ -61,22 +57,24 @@ def _celu(call: Call) -> Layer:
     return Layer(ops.Celu(alpha), (call.source().name,))
 
 
+def _between(
+    call: Call,
+    op: ops.Operator,
+    before: tuple[float, float] = (1.0, 0.0),
+    after: tuple[float, float] = (1.0, 0.0),
+) -> Layer:
+    """A function of each element, with a factor and an offset before it and after it."""
+    source = call.scaled(call.source(), *before)
+    layer = Layer(op, (source.name,))
+    return layer if after == (1, 0) else affine(call.computed(layer, source.shape), *after)
+
+
 def _softplus(call: Call) -> Layer:
     """log(1 + e^(beta·x)) / beta, which torch continues as x where beta·x is above a threshold."""
     beta = call.number("beta", 1.0)
     if call.number("threshold", 20.0) < 20 or beta == 0:
         raise NotUnderstoodError("its threshold is below 20, or its beta is 0")
-    source = call.scaled(call.source(), beta)
-    if beta == 1:
-        return Layer(ops.Softplus(), (source.name,))
-    smooth = call.emit(ops.Softplus(), (source,), source.shape)
-    return affine(smooth, 1 / beta)
-
-
-def _log_sigmoid(call: Call) -> Layer:
-    source = call.scaled(call.source(), -1.0)
-    smooth = call.emit(ops.Softplus(), (source,), source.shape)
-    return affine(smooth, -1.0, 0.0, call.output)
+    return _between(call, ops.Softplus(), (beta, 0.0), (1 / beta, 0.0))
 
 
 def _prelu(call: Call) -> Layer:
@@ -97,37 +95,29 @@ def _prelu(call: Call) -> Layer:
     return Layer(ops.PRelu(), (source.name,), (("slope", slope.name),))
 
 
-def _clip(low: str, high: str, missing: float = math.inf) -> Builder:
+def _clip(call: Call, low: str, high: str, missing: float = math.inf) -> Layer:
     """Between two arguments; where one is left out or None, `missing` bounds in its direction."""
-
-    def builder(call: Call) -> Layer:
-        bounds = ops.Clip(
-            call.optional_number(low, -missing) if low else -math.inf,
-            call.optional_number(high, missing) if high else math.inf,
-        )
-        if not bounds.low <= bounds.high:
-            raise NotUnderstoodError("its lower bound is above its upper bound")
-        return Layer(bounds, (call.source().name,))
-
-    return builder
+    bounds = ops.Clip(
+        call.optional_number(low, -missing) if low else -math.inf,
+        call.optional_number(high, missing) if high else math.inf,
+    )
+    if not bounds.low <= bounds.high:
+        raise NotUnderstoodError("its lower bound is above its upper bound")
+    return Layer(bounds, (call.source().name,))
 
 
-def _extreme(largest: bool) -> Builder:
+def _extreme(call: Call, largest: bool) -> Layer:
     """maximum and minimum with a constant number."""
-
-    def builder(call: Call) -> Layer:
-        names = ("self", "other")
-        for source, bound in (names, names[::-1]):
-            if call.sink.is_tensor(call.operand(source).name):
-                numbers = call.numbers(bound)
-                if not numbers.size or (numbers != numbers.flat[0]).any():
-                    break
-                value = float(numbers.flat[0])
-                op = ops.Clip(value, math.inf) if largest else ops.Clip(-math.inf, value)
-                return Layer(op, (call.tensor(source).name,))
-        raise NotUnderstoodError("neither of its arguments is one constant number")
-
-    return builder
+    names = ("self", "other")
+    for source, bound in (names, names[::-1]):
+        if call.operand(source).name in call.sink.tensors:
+            numbers = call.numbers(bound)
+            if not numbers.size or (numbers != numbers.flat[0]).any():
+                break
+            value = float(numbers.flat[0])
+            op = ops.Clip(value, math.inf) if largest else ops.Clip(-math.inf, value)
+            return Layer(op, (call.tensor(source).name,))
+    raise NotUnderstoodError("neither of its arguments is one constant number")
 
 
 def _gelu(call: Call) -> Layer:
@@ -137,38 +127,12 @@ def _gelu(call: Call) -> Layer:
     return Layer(ops.Gelu(approximate == "tanh"), (call.source().name,))
 
 
-def _logarithm(base: float) -> Builder:
-    def builder(call: Call) -> Layer:
-        source = call.source()
-        natural = call.computed(element(source, "log"), source.shape)
-        return affine(natural, 1 / math.log(base))
-
-    return builder
-
-
-def _log1p(call: Call) -> Layer:
-    source = call.source()
-    shifted = call.scaled(source, 1.0, 1.0)
-    return element(shifted, "log")
-
-
-def _expm1(call: Call) -> Layer:
-    source = call.source()
-    raised = call.computed(element(source, "exp"), source.shape)
-    return affine(raised, 1.0, -1.0)
-
-
-def _power_of_two(call: Call) -> Layer:
-    source = call.scaled(call.source(), math.log(2))
-    return element(source, "exp")
-
-
 def _dropout(call: Call) -> Layer:
     if call.flag("train", True) and call.number("p", 0.5) != 0:
         raise NotUnderstoodError(
             "dropout is active: export the model in evaluation mode (model.eval())"
         )
-    return same(call.source(), call.output)
+    return same(call.source())
 
 
 def _copy(call: Call) -> Layer:
@@ -182,60 +146,49 @@ def _cast(call: Call) -> Layer:
     return same(source)
 
 
-_DROPOUTS = (
-    "aten.dropout.default",
-    "aten.feature_dropout.default",
-    "aten.alpha_dropout.default",
-    "aten.feature_alpha_dropout.default",
-    "aten.native_dropout.default",
-)
 _ELEMENTWISE = (
     *("abs", "ceil", "cos", "cosh", "erf", "exp", "floor", "log", "reciprocal", "round", "rsqrt"),
     *("sign", "sin", "sinh", "sqrt", "square", "tan"),
     *("acos", "acosh", "asin", "asinh", "atanh"),
 )
+_EXP, _LOG = ops.Elementwise("exp"), ops.Elementwise("log")
 
-
-BUILDERS: Mapping[str, Builder] = {
-    "aten.relu.default": fixed(ops.Relu()),
-    "aten.relu6.default": fixed(ops.Clip(0.0, 6.0)),
-    "aten.leaky_relu.default": _leaky_relu,
-    "aten.rrelu.default": _rrelu,
-    "aten.prelu.default": _prelu,
-    "aten._prelu_kernel.default": _prelu,
-    "aten.elu.default": _elu,
-    "aten.celu.default": _celu,
-    "aten.selu.default": fixed(ops.Selu()),
-    "aten.sigmoid.default": fixed(ops.Sigmoid()),
-    "aten.special_expit.default": fixed(ops.Sigmoid()),
-    "aten.tanh.default": fixed(ops.Tanh()),
-    "aten.atan.default": fixed(ops.ArcTan()),
-    "aten.arctan.default": fixed(ops.ArcTan()),
-    "aten.softplus.default": _softplus,
-    "aten.log_sigmoid.default": _log_sigmoid,
-    "aten.log_sigmoid_forward.default": _log_sigmoid,
-    "aten.hardtanh.default": _clip("min_val", "max_val", missing=1.0),
-    "aten.clamp.default": _clip("min", "max"),
-    "aten.clip.default": _clip("min", "max"),
-    "aten.clamp_min.default": _clip("min", ""),
-    "aten.clamp_max.default": _clip("", "max"),
-    "aten.maximum.default": _extreme(True),
-    "aten.minimum.default": _extreme(False),
-    "aten.max.other": _extreme(True),
-    "aten.min.other": _extreme(False),
-    "aten.hardsigmoid.default": fixed(ops.HardSigmoid(1 / 6, 0.5)),
-    "aten.silu.default": fixed(ops.Silu()),
-    "aten.gelu.default": _gelu,
-    "aten.mish.default": fixed(ops.Mish()),
-    "aten.hardswish.default": fixed(ops.HardSwish()),
-    "aten.special_erf.default": fixed(ops.Elementwise("erf")),
-    **{f"aten.{name}.default": fixed(ops.Elementwise(name)) for name in _ELEMENTWISE},
-    **dict.fromkeys(_DROPOUTS, _dropout),
-    "aten.log2.default": _logarithm(2),
-    "aten.log10.default": _logarithm(10),
-    "aten.log1p.default": _log1p,
-    "aten.expm1.default": _expm1,
-    "aten.exp2.default": _power_of_two,
-    **dict.fromkeys(COPIES, _copy),
-    **dict.fromkeys(CASTS, _cast),
-}
+BUILDERS = by_target(
+    {
+        "relu": _fixed(ops.Relu()),
+        "relu6": _fixed(ops.Clip(0.0, 6.0)),
+        "leaky_relu": _leaky_relu,
+        "rrelu": _rrelu,
+        "prelu _prelu_kernel": _prelu,
+        "elu": _elu,
+        "celu": _celu,
+        "selu": _fixed(ops.Selu()),
+        "sigmoid special_expit": _fixed(ops.Sigmoid()),
+        "tanh": _fixed(ops.Tanh()),
+        "atan arctan": _fixed(ops.ArcTan()),
+        "softplus": _softplus,
+        "log_sigmoid log_sigmoid_forward": partial(
+            _between, op=ops.Softplus(), before=(-1.0, 0.0), after=(-1.0, 0.0)
+        ),
+        "hardtanh": partial(_clip, low="min_val", high="max_val", missing=1.0),
+        "clamp clip": partial(_clip, low="min", high="max"),
+        "clamp_min": partial(_clip, low="min", high=""),
+        "clamp_max": partial(_clip, low="", high="max"),
+        "maximum max.other": partial(_extreme, largest=True),
+        "minimum min.other": partial(_extreme, largest=False),
+        "hardsigmoid": _fixed(ops.HardSigmoid(1 / 6, 0.5)),
+        "silu": _fixed(ops.Silu()),
+        "gelu": _gelu,
+        "mish": _fixed(ops.Mish()),
+        "hardswish": _fixed(ops.HardSwish()),
+        "special_erf": _fixed(ops.Elementwise("erf")),
+        **{name: _fixed(ops.Elementwise(name)) for name in _ELEMENTWISE},
+        "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout": _dropout,
+        "log2": partial(_between, op=_LOG, after=(1 / math.log(2), 0.0)),
+        "log10": partial(_between, op=_LOG, after=(1 / math.log(10), 0.0)),
+        "log1p": partial(_between, op=_LOG, before=(1.0, 1.0)),
+        "expm1": partial(_between, op=_EXP, after=(1.0, -1.0)),
+        "exp2": partial(_between, op=_EXP, before=(math.log(2), 0.0)),
+    }
+)
+BUILDERS |= dict.fromkeys(COPIES, _copy) | dict.fromkeys(CASTS, _cast)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer, affine, same
+from leakaudit.frontends.aten.call import Call, Layer, affine, by_target, same
 from leakaudit.frontends.aten.operators.activation import element, gate
 from leakaudit.frontends.aten.operators.selection import part
 from leakaudit.frontends.aten.values import Stored, number_of, numpy_dtype
@@ -21,18 +21,17 @@ def difference(x: Tensor, y: Tensor) -> Layer:
     return Layer(ops.Sub(), (x.name, y.name))
 
 
-def add(call: Call, x: Tensor, y: Tensor) -> Layer:
-    """x + y as the result of the call."""
-    return Layer(ops.Add(), (x.name, y.name), outputs=(call.output,))
+def add(x: Tensor, y: Tensor) -> Layer:
+    """x + y."""
+    return Layer(ops.Add(), (x.name, y.name))
 
 
 def _operand(call: Call, name: str) -> Tensor:
     """The argument as a node reads it, a constant in the precision of the result."""
-    value = call.arguments.get(name)
     found = call.operand(name)
-    if found.dtype == call.output.dtype or not isinstance(value, Stored):
+    if found.dtype == call.output.dtype:
         return found
-    numbers = call.sink.numbers(value)
+    numbers = call.numbers_or_none(name)
     if numbers is None:
         return found
     return call.sink.constant(numbers.astype(numpy_dtype(call.output.dtype))).operand
@@ -50,33 +49,19 @@ def _single(call: Call, name: str, other: str) -> float | None:
     return float(numbers.reshape(()))
 
 
-def _sum(sign: float) -> Builder:
-    """self ± alpha · other."""
-
-    def builder(call: Call) -> Layer:
-        call.floating()
-        alpha = call.number("alpha", 1.0)
-        offset = _single(call, "other", "self")
-        if offset is not None:
-            return affine(call.operand("self"), 1.0, sign * alpha * offset)
-        start = _single(call, "self", "other")
-        if start is not None:
-            return affine(call.operand("other"), sign * alpha, start)
-        x, y = _operand(call, "self"), call.scaled(_operand(call, "other"), alpha)
-        return Layer(ops.Add() if sign > 0 else ops.Sub(), (x.name, y.name))
-
-    return builder
-
-
-def _reverse_difference(call: Call) -> Layer:
-    """other - alpha · self."""
+def _sum(call: Call, sign: float, terms: tuple[str, str] = ("self", "other")) -> Layer:
+    """first ± alpha · second."""
     call.floating()
-    alpha = call.number("alpha", 1.0)
-    start = _single(call, "other", "self")
+    first, second = terms
+    factor = sign * call.number("alpha", 1.0)
+    offset = _single(call, second, first)
+    if offset is not None:
+        return affine(call.operand(first), 1.0, factor * offset)
+    start = _single(call, first, second)
     if start is not None:
-        return affine(call.operand("self"), -alpha, start)
-    x, y = _operand(call, "other"), call.scaled(_operand(call, "self"), alpha)
-    return Layer(ops.Sub(), (x.name, y.name))
+        return affine(call.operand(second), factor, start)
+    x, y = _operand(call, first), call.scaled(_operand(call, second), factor * sign)
+    return add(x, y) if sign > 0 else difference(x, y)
 
 
 def _product(call: Call) -> Layer:
@@ -132,16 +117,12 @@ def _negation(call: Call) -> Layer:
     return affine(call.operand("self"), -1.0)
 
 
-def _fused(op: ops.Operator, pair: tuple[str, str]) -> Builder:
+def _fused(call: Call, op: ops.Operator) -> Layer:
     """addcmul and addcdiv: self + value · op(tensor1, tensor2)."""
-
-    def builder(call: Call) -> Layer:
-        call.floating()
-        x, y = (call.operand(name) for name in pair)
-        inner = call.emit(op, (x, y), np.broadcast_shapes(x.shape, y.shape))
-        return add(call, call.operand("self"), call.scaled(inner, call.number("value", 1.0)))
-
-    return builder
+    call.floating()
+    x, y = call.operand("tensor1"), call.operand("tensor2")
+    inner = call.computed(Layer(op, (x.name, y.name)), np.broadcast_shapes(x.shape, y.shape))
+    return add(call.operand("self"), call.scaled(inner, call.number("value", 1.0)))
 
 
 def _glu(call: Call) -> Layer:
@@ -157,30 +138,18 @@ def _glu(call: Call) -> Layer:
     return Layer(ops.Mul(), (value.name, opened.name))
 
 
-BUILDERS: Mapping[str, Builder] = {
-    **dict.fromkeys(("aten.add.Tensor", "aten.add.Scalar"), _sum(1.0)),
-    **dict.fromkeys(
-        ("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor", "aten.subtract.Scalar"),
-        _sum(-1.0),
-    ),
-    **dict.fromkeys(("aten.rsub.Tensor", "aten.rsub.Scalar"), _reverse_difference),
-    **dict.fromkeys(
-        ("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar"),
-        _product,
-    ),
-    **dict.fromkeys(
-        (
-            *("aten.div.Tensor", "aten.div.Scalar", "aten.div.Tensor_mode", "aten.div.Scalar_mode"),
-            *("aten.divide.Tensor", "aten.divide.Scalar"),
-            *("aten.true_divide.Tensor", "aten.true_divide.Scalar"),
-        ),
-        _quotient,
-    ),
-    **dict.fromkeys(
-        ("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar"), _power
-    ),
-    **dict.fromkeys(("aten.neg.default", "aten.negative.default"), _negation),
-    "aten.addcmul.default": _fused(ops.Mul(), ("tensor1", "tensor2")),
-    "aten.addcdiv.default": _fused(ops.Div(), ("tensor1", "tensor2")),
-    "aten.glu.default": _glu,
-}
+BUILDERS = by_target(
+    {
+        "add.Tensor add.Scalar": partial(_sum, sign=1.0),
+        "sub.Tensor sub.Scalar subtract.Tensor subtract.Scalar": partial(_sum, sign=-1.0),
+        "rsub.Tensor rsub.Scalar": partial(_sum, sign=-1.0, terms=("other", "self")),
+        "mul.Tensor mul.Scalar multiply.Tensor multiply.Scalar": _product,
+        "div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode": _quotient,
+        "divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar": _quotient,
+        "pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar": _power,
+        "neg negative": _negation,
+        "addcmul": partial(_fused, op=ops.Mul()),
+        "addcdiv": partial(_fused, op=ops.Div()),
+        "glu": _glu,
+    }
+)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer
+from leakaudit.frontends.aten.call import Call, Layer, by_target, same, targets
 from leakaudit.frontends.aten.values import Value
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
+
+_SOFTMAXES = targets("_softmax softmax.int")
+_TESTS = targets("logical_not any.dim logical_not")
 
 
 def _attention(call: Call) -> Layer:
@@ -24,20 +26,12 @@ def _attention(call: Call) -> Layer:
         raise NotUnderstoodError("its query, key or value has no tokens axis")
     scale = call.optional_number("scale", 1 / math.sqrt(max(q.shape[-1], 1)))
     inputs = [q.name, k.name, v.name]
-    mask = next(
-        (call.arguments[name] for name in ("attn_mask", "attn_bias") if name in call.arguments),
-        None,
-    )
+    mask = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))
     additive = None if mask is None else _additive_mask(call, mask)
     if additive is not None:
         inputs.append(additive.name)
-    return Layer(
-        ops.Attention(
-            scale, causal=call.flag("is_causal", False), grouped=call.flag("enable_gqa", False)
-        ),
-        tuple(inputs),
-        outputs=(call.output,),
-    )
+    causal, grouped = call.flag("is_causal", False), call.flag("enable_gqa", False)
+    return Layer(ops.Attention(scale, causal=causal, grouped=grouped), tuple(inputs))
 
 
 def _additive_mask(call: Call, mask: Value) -> Tensor | None:
@@ -54,17 +48,55 @@ def _additive_mask(call: Call, mask: Value) -> Tensor | None:
     return call.sink.constant(np.where(seen, 0.0, -np.inf).astype(dtype)).operand
 
 
-_ATTENTION = (
-    "aten.scaled_dot_product_attention.default",
-    "aten._scaled_dot_product_attention_math.default",
-    "aten._scaled_dot_product_flash_attention.default",
-    "aten._scaled_dot_product_flash_attention_for_cpu.default",
-    "aten._scaled_dot_product_efficient_attention.default",
-    "aten._scaled_dot_product_cudnn_attention.default",
-    "aten._scaled_dot_product_fused_attention_overrideable.default",
+def safe_softmax(call: Call) -> Layer | None:
+    """The softmax that this `where` guards, or None where it is anything else.
+
+    Decomposed attention gives 0 where every key is hidden, which torch writes as
+    where(not any(not (x == -inf)), 0, softmax(x)). As long as every query sees a key this is the
+    softmax itself.
+    """
+    guarded, fallback = call.arguments.get("other"), call.arguments.get("self")
+    softmax = _call(call, guarded)
+    if not isinstance(guarded, Tensor) or softmax is None or softmax.target not in _SOFTMAXES:
+        return None
+    numbers = call.sink.numbers(fallback)
+    if numbers is None or numbers.any():
+        return None
+    scores = softmax.arguments.get("self")
+    test = _call(call, call.arguments.get("condition"))
+    for target in _TESTS:
+        if test is None or test.target != target:
+            return None
+        test = _call(call, test.arguments.get("self"))
+    if test is None or test.target != "aten.eq.Scalar" or test.arguments.get("self") != scores:
+        return None
+    if test.arguments.get("other") != -math.inf or _hides_a_row(call, _call(call, scores)):
+        return None
+    return same(guarded)
+
+
+def _call(call: Call, value: object) -> Call | None:
+    return call.sink.calls.get(value.name) if isinstance(value, Tensor) else None
+
+
+def _hides_a_row(call: Call, scores: Call | None) -> bool:
+    """Whether the scores are a sum with a constant mask that hides every key from a query."""
+    if scores is None or scores.target != "aten.add.Tensor":
+        return False
+    for value in scores.arguments.values():
+        mask = call.sink.numbers(value)
+        if mask is not None and mask.ndim and np.isneginf(mask).all(axis=-1).any():
+            return True
+    return False
+
+
+BUILDERS = by_target(
+    {
+        "scaled_dot_product_attention _scaled_dot_product_attention_math": _attention,
+        "_scaled_dot_product_flash_attention": _attention,
+        "_scaled_dot_product_flash_attention_for_cpu": _attention,
+        "_scaled_dot_product_efficient_attention": _attention,
+        "_scaled_dot_product_cudnn_attention": _attention,
+        "_scaled_dot_product_fused_attention_overrideable": _attention,
+    }
 )
-
-
-BUILDERS: Mapping[str, Builder] = {
-    **dict.fromkeys(_ATTENTION, _attention),
-}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer, spread
+from leakaudit.frontends.aten.call import Call, Layer, by_target, spread
 from leakaudit.frontends.aten.values import Stored
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
@@ -68,16 +66,10 @@ def _transposed_convolution(call: Call) -> Layer:
     )
 
 
-BUILDERS: Mapping[str, Builder] = {
-    "aten.conv1d.default": _convolution,
-    "aten.conv1d.padding": _convolution,
-    "aten.conv2d.default": _convolution,
-    "aten.conv2d.padding": _convolution,
-    "aten.conv3d.default": _convolution,
-    "aten.conv3d.padding": _convolution,
-    "aten.convolution.default": _convolution,
-    "aten._convolution.default": _convolution,
-    "aten.conv_transpose1d.default": _transposed_convolution,
-    "aten.conv_transpose2d.input": _transposed_convolution,
-    "aten.conv_transpose3d.input": _transposed_convolution,
-}
+BUILDERS = by_target(
+    {
+        **{f"conv{d}d conv{d}d.padding": _convolution for d in (1, 2, 3)},
+        "convolution _convolution": _convolution,
+        "conv_transpose1d conv_transpose2d.input conv_transpose3d.input": _transposed_convolution,
+    }
+)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer
+from leakaudit.frontends.aten.call import Call, Layer, Roles, by_target
 from leakaudit.frontends.aten.operators.arithmetic import add
 from leakaudit.frontends.aten.operators.shape import reordered
 from leakaudit.frontends.aten.values import Stored
@@ -29,7 +27,7 @@ def _dense(
         return None
     in_axis = 1 if weight_is_out_in else 0
     in_features, out_features = stored.shape[in_axis], stored.shape[1 - in_axis]
-    parameters: tuple[tuple[str, str], ...] = (("weight", stored.name),)
+    parameters: Roles = (("weight", stored.name),)
     if offset is not None:
         if not (isinstance(offset, Stored) and offset.plain and offset.shape == (out_features,)):
             return None
@@ -62,7 +60,7 @@ def _linear(call: Call) -> Layer:
         layer = Layer(ops.MatMul(), (source.name, weight.name))
     if call.arguments.get("bias") is None:
         return layer
-    return add(call, call.computed(layer, call.output.shape), call.operand("bias"))
+    return add(call.computed(layer, call.output.shape), call.operand("bias"))
 
 
 def _matmul(call: Call) -> Layer:
@@ -84,9 +82,8 @@ def _add_product(call: Call) -> Layer:
     first, second = call.operand(left), call.operand(right)
     shape = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
     shape += first.shape[-2:-1] + second.shape[-1:] if right != "vec" else first.shape[:1]
-    product = call.emit(ops.MatMul(), (first, second), shape)
+    product = call.computed(Layer(ops.MatMul(), (first.name, second.name)), shape)
     return add(
-        call,
         call.scaled(product, call.number("alpha", 1.0)),
         call.scaled(call.operand("self"), call.number("beta", 1.0)),
     )
@@ -102,15 +99,11 @@ def _einsum(call: Call) -> Layer:
     return Layer(op, tuple(tensor.name for tensor in operands))
 
 
-BUILDERS: Mapping[str, Builder] = {
-    "aten.linear.default": _linear,
-    "aten.addmm.default": _add_product,
-    "aten.addmv.default": _add_product,
-    "aten.baddbmm.default": _add_product,
-    "aten.mm.default": _matmul,
-    "aten.mv.default": _matmul,
-    "aten.bmm.default": _matmul,
-    "aten.matmul.default": _matmul,
-    "aten.dot.default": _matmul,
-    "aten.einsum.default": _einsum,
-}
+BUILDERS = by_target(
+    {
+        "linear": _linear,
+        "addmm addmv baddbmm": _add_product,
+        "mm mv bmm matmul dot": _matmul,
+        "einsum": _einsum,
+    }
+)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer
+from leakaudit.frontends.aten.call import Call, Layer, by_target
 from leakaudit.frontends.build import NotUnderstoodError
 
 
@@ -16,6 +14,4 @@ def _embedding(call: Call) -> Layer:
     return Layer(ops.Embedding(), (call.operand("indices").name,), (("weight", weight.name),))
 
 
-BUILDERS: Mapping[str, Builder] = {
-    "aten.embedding.default": _embedding,
-}
+BUILDERS = by_target({"embedding": _embedding})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer, spread
+from leakaudit.frontends.aten.call import Call, Layer, by_target, spread
 from leakaudit.frontends.aten.operators.reduction import over
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
@@ -29,62 +29,48 @@ def _windows(call: Call, axes: int) -> tuple[tuple[int, ...], tuple[int, ...], t
     return kernel, stride, padding
 
 
-def _max_pool(axes: int) -> Builder:
-    def builder(call: Call) -> Layer:
-        source = spatial_source(call, axes)
-        kernel, stride, padding = _windows(call, axes)
-        dilation = spread(call.integers("dilation", (1,)), axes, "dilation")
-        ceil = call.flag("ceil_mode", False)
-        op = ops.MaxPool(kernel, stride, padding, padding, dilation, ceil)
-        return Layer(op, (source.name,), outputs=(call.output,))
-
-    return builder
+def _max_pool(call: Call, axes: int) -> Layer:
+    source = spatial_source(call, axes)
+    kernel, stride, padding = _windows(call, axes)
+    dilation = spread(call.integers("dilation", (1,)), axes, "dilation")
+    ceil = call.flag("ceil_mode", False)
+    return Layer(ops.MaxPool(kernel, stride, padding, padding, dilation, ceil), (source.name,))
 
 
-def _average_pool(axes: int) -> Builder:
-    def builder(call: Call) -> Layer:
-        source = spatial_source(call, axes)
-        if call.arguments.get("divisor_override") is not None:
-            raise NotUnderstoodError("it divides by a number of its own (divisor_override)")
-        kernel, stride, padding = _windows(call, axes)
-        op = ops.AveragePool(
-            kernel,
-            stride,
-            padding,
-            padding,
-            (1,) * axes,
-            include_padding=call.flag("count_include_pad", True),
-            ceil=call.flag("ceil_mode", False),
-        )
-        return Layer(op, (source.name,))
-
-    return builder
+def _average_pool(call: Call, axes: int) -> Layer:
+    source = spatial_source(call, axes)
+    if call.arguments.get("divisor_override") is not None:
+        raise NotUnderstoodError("it divides by a number of its own (divisor_override)")
+    kernel, stride, padding = _windows(call, axes)
+    op = ops.AveragePool(
+        kernel,
+        stride,
+        padding,
+        padding,
+        (1,) * axes,
+        include_padding=call.flag("count_include_pad", True),
+        ceil=call.flag("ceil_mode", False),
+    )
+    return Layer(op, (source.name,))
 
 
-def _adaptive_average_pool(axes: int) -> Builder:
-    def builder(call: Call) -> Layer:
-        source = spatial_source(call, axes)
-        require_sizes(call, axes, call.integers("output_size", ()))
-        return Layer(ops.AdaptiveAveragePool(), (source.name,))
-
-    return builder
+def _adaptive_average_pool(call: Call, axes: int) -> Layer:
+    source = spatial_source(call, axes)
+    require_sizes(call, axes, call.integers("output_size", ()))
+    return Layer(ops.AdaptiveAveragePool(), (source.name,))
 
 
-def _adaptive_max_pool(axes: int) -> Builder:
-    def builder(call: Call) -> Layer:
-        source, output = spatial_source(call, axes), call.output
-        require_sizes(call, axes, call.integers("output_size", ()))
-        sizes, wanted = source.shape[2:], output.shape[2:]
-        if wanted == (1,) * axes:
-            spatial = tuple(range(2, axes + 2))
-            return over("max", source, spatial, output)
-        if any(size % count for size, count in zip(sizes, wanted, strict=True)):
-            raise NotUnderstoodError("its windows are of unequal size")
-        kernel = tuple(size // count for size, count in zip(sizes, wanted, strict=True))
-        op = ops.MaxPool(kernel, kernel, (0,) * axes, (0,) * axes, (1,) * axes)
-        return Layer(op, (source.name,), outputs=(output,))
-
-    return builder
+def _adaptive_max_pool(call: Call, axes: int) -> Layer:
+    source = spatial_source(call, axes)
+    require_sizes(call, axes, call.integers("output_size", ()))
+    sizes, wanted = source.shape[2:], call.output.shape[2:]
+    if wanted == (1,) * axes:
+        return over("max", source, tuple(range(2, axes + 2)))
+    if any(size % count for size, count in zip(sizes, wanted, strict=True)):
+        raise NotUnderstoodError("its windows are of unequal size")
+    kernel = tuple(size // count for size, count in zip(sizes, wanted, strict=True))
+    op = ops.MaxPool(kernel, kernel, (0,) * axes, (0,) * axes, (1,) * axes)
+    return Layer(op, (source.name,))
 
 
 def require_sizes(call: Call, axes: int, asked: tuple[int, ...]) -> None:
@@ -94,11 +80,14 @@ def require_sizes(call: Call, axes: int, asked: tuple[int, ...]) -> None:
         raise NotUnderstoodError(f"its output is stated as {shape}, and it asks for {asked}")
 
 
-BUILDERS: Mapping[str, Builder] = {
-    **{f"aten.max_pool{d}d.default": _max_pool(d) for d in (1, 2, 3)},
-    **{f"aten.max_pool{d}d_with_indices.default": _max_pool(d) for d in (1, 2, 3)},
-    **{f"aten.avg_pool{d}d.default": _average_pool(d) for d in (1, 2, 3)},
-    **{f"aten.adaptive_avg_pool{d}d.default": _adaptive_average_pool(d) for d in (1, 2, 3)},
-    **{f"aten._adaptive_avg_pool{d}d.default": _adaptive_average_pool(d) for d in (2, 3)},
-    **{f"aten.adaptive_max_pool{d}d.default": _adaptive_max_pool(d) for d in (1, 2, 3)},
-}
+BUILDERS = by_target(
+    {
+        **{
+            f"max_pool{d}d max_pool{d}d_with_indices": partial(_max_pool, axes=d) for d in (1, 2, 3)
+        },
+        **{f"avg_pool{d}d": partial(_average_pool, axes=d) for d in (1, 2, 3)},
+        **{f"adaptive_avg_pool{d}d": partial(_adaptive_average_pool, axes=d) for d in (1, 2, 3)},
+        **{f"_adaptive_avg_pool{d}d": partial(_adaptive_average_pool, axes=d) for d in (2, 3)},
+        **{f"adaptive_max_pool{d}d": partial(_adaptive_max_pool, axes=d) for d in (1, 2, 3)},
+    }
+)

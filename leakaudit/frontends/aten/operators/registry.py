@@ -7,11 +7,12 @@ line in that file's `BUILDERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from leakaudit.frontends.aten.call import Call, Layer
+from leakaudit.frontends.aten.call import Builder, Call, Layer
 from leakaudit.frontends.aten.operators import (
     activation,
     arithmetic,
@@ -32,8 +33,6 @@ from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
 from leakaudit.operators import Unsupported
 
-Builder = Callable[[Call], Layer | tuple[Layer, ...]]
-
 _FILES = (
     *(activation, arithmetic, attention, convolution, dense, embedding),
     *(normalisation, pooling, reduction, resize, selection, shape),
@@ -46,9 +45,7 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 # Operators that are refused for a reason worth more than "no rule".
-REFUSED: Mapping[str, str] = {
-    **dict.fromkeys(DETACH, "detach cuts the gradient: nothing below it sends one"),
-}
+REFUSED = dict.fromkeys(DETACH, "detach cuts the gradient: nothing below it sends one")
 
 
 def build(call: Call) -> tuple[Layer, ...]:
@@ -60,19 +57,22 @@ def build(call: Call) -> tuple[Layer, ...]:
             # A constant too large for its dtype is infinite, without a warning on stderr.
             with np.errstate(all="ignore"):
                 found = builder(call)
-            layers = found if isinstance(found, tuple) else (found,)
-            for layer in layers:
-                outputs = layer.outputs or call.outputs
-                call.sink.check(
-                    layer.op, layer.inputs, layer.parameters, tuple(o.shape for o in outputs)
-                )
-            return layers
+            return tuple(
+                _checked(call, layer) for layer in (found if isinstance(found, tuple) else (found,))
+            )
         except NotUnderstoodError as error:
             reason = str(error)
         # What numpy and Python raise for shapes and numbers that do not go together.
         except (ValueError, IndexError, ArithmeticError):
             reason = "its arguments do not fit each other"
     return (unsupported(call, reason),)
+
+
+def _checked(call: Call, layer: Layer) -> Layer:
+    """The layer with its outputs, whose shapes are what it computes."""
+    outputs = layer.outputs or (call.output,)
+    call.sink.check(layer, tuple(output.shape for output in outputs))
+    return replace(layer, outputs=outputs)
 
 
 def _without_writing(target: str) -> str:
@@ -92,4 +92,5 @@ def unsupported(call: Call, reason: str) -> Layer:
                 inputs.append(item.name)
             elif isinstance(item, Stored) and item.name in call.stored:
                 parameters.append((name, item.name))
-    return Layer(Unsupported(call.target, reason), tuple(inputs), tuple(parameters))
+    op = Unsupported(call.target, reason)
+    return Layer(op, tuple(inputs), tuple(parameters), call.outputs)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer
+from leakaudit.frontends.aten.call import Call, Layer, by_target
 from leakaudit.frontends.aten.operators.pooling import require_sizes, spatial_source
 from leakaudit.frontends.aten.operators.selection import gather
 from leakaudit.frontends.build import NotUnderstoodError
@@ -46,60 +46,42 @@ def _resized(call: Call, source: Tensor) -> tuple[int, ...]:
     return tuple(math.floor(size * scale) for size, scale in zip(sizes, scales, strict=True))
 
 
-def _resize(axes: int, mode: str) -> Builder:
-    def builder(call: Call) -> Layer:
-        source = spatial_source(call, axes)
-        require_sizes(call, axes, _resized(call, source))
-        if mode == "nearest":
-            op = ops.Resize("nearest", "asymmetric", "floor", _scales(call, axes))
-        else:
-            corners = call.flag("align_corners", False)
-            coordinates = "align_corners" if corners else "half_pixel"
-            op = ops.Resize(mode, coordinates, scales=() if corners else _scales(call, axes))
-        return Layer(op, (source.name,))
-
-    return builder
+def _resize(call: Call, axes: int, mode: str) -> Layer:
+    source = spatial_source(call, axes)
+    require_sizes(call, axes, _resized(call, source))
+    if mode == "nearest":
+        op = ops.Resize("nearest", "asymmetric", "floor", _scales(call, axes))
+    else:
+        corners = call.flag("align_corners", False)
+        coordinates = "align_corners" if corners else "half_pixel"
+        op = ops.Resize(mode, coordinates, scales=() if corners else _scales(call, axes))
+    return Layer(op, (source.name,))
 
 
-def _nearest_exact(axes: int) -> Builder:
+def _nearest_exact(call: Call, axes: int) -> Layer:
     """floor((i + 1/2) · input/output): no rounding mode of `Resize` breaks ties this way."""
-
-    def builder(call: Call) -> Layer:
-        source, wanted = spatial_source(call, axes), call.output.shape
-        scales = _scales(call, axes) or (0.0,) * (axes + 2)
-        require_sizes(call, axes, _resized(call, source))
-        if max(wanted) > _MAX_SIZE:
-            raise NotUnderstoodError("its output is too large")
-        for axis in range(2, axes + 2):
-            size, count = source.shape[axis], wanted[axis]
-            step = 1 / Fraction(scales[axis]) if scales[axis] else Fraction(size, count)
-            indices = [min(int((i + Fraction(1, 2)) * step), size - 1) for i in range(count)]
-            layer = gather(source, axis, np.array(indices, np.int64))
-            if axis == axes + 1:
-                return layer
-            source = call.computed(layer, (*source.shape[:axis], count, *source.shape[axis + 1 :]))
-        raise NotUnderstoodError("it has no spatial axes")
-
-    return builder
+    source, wanted = spatial_source(call, axes), call.output.shape
+    scales = _scales(call, axes) or (0.0,) * (axes + 2)
+    require_sizes(call, axes, _resized(call, source))
+    if max(wanted) > _MAX_SIZE:
+        raise NotUnderstoodError("its output is too large")
+    for axis in range(2, axes + 2):
+        size, count = source.shape[axis], wanted[axis]
+        step = 1 / Fraction(scales[axis]) if scales[axis] else Fraction(size, count)
+        indices = [min(int((i + Fraction(1, 2)) * step), size - 1) for i in range(count)]
+        layer = gather(source, axis, np.array(indices, np.int64))
+        if axis == axes + 1:
+            return layer
+        source = call.computed(layer, (*source.shape[:axis], count, *source.shape[axis + 1 :]))
+    raise NotUnderstoodError("it has no spatial axes")
 
 
-BUILDERS: Mapping[str, Builder] = {
-    **{
-        f"aten.upsample_{name}.{variant}": _resize(axes, mode)
-        for name, axes, mode in (
-            ("nearest1d", 1, "nearest"),
-            ("nearest2d", 2, "nearest"),
-            ("nearest3d", 3, "nearest"),
-            ("linear1d", 1, "linear"),
-            ("bilinear2d", 2, "linear"),
-            ("trilinear3d", 3, "linear"),
-            ("bicubic2d", 2, "cubic"),
-        )
-        for variant in ("vec", "default")
-    },
-    **{
-        f"aten._upsample_nearest_exact{d}d.{variant}": _nearest_exact(d)
-        for d in (1, 2, 3)
-        for variant in ("vec", "default")
-    },
+_BUILDERS = {
+    **{f"upsample_nearest{d}d": partial(_resize, axes=d, mode="nearest") for d in (1, 2, 3)},
+    "upsample_linear1d": partial(_resize, axes=1, mode="linear"),
+    "upsample_bilinear2d": partial(_resize, axes=2, mode="linear"),
+    "upsample_trilinear3d": partial(_resize, axes=3, mode="linear"),
+    "upsample_bicubic2d": partial(_resize, axes=2, mode="cubic"),
+    **{f"_upsample_nearest_exact{d}d": partial(_nearest_exact, axes=d) for d in (1, 2, 3)},
 }
+BUILDERS = by_target({f"{name} {name}.vec": build for name, build in _BUILDERS.items()})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Call, Layer, normal_axis, same
+from leakaudit.frontends.aten.call import Call, Layer, by_target, normal_axis, same
+from leakaudit.frontends.aten.operators.attention import safe_softmax
 from leakaudit.frontends.aten.operators.shape import joined, regrouped, reshaped
-from leakaudit.frontends.aten.safe_softmax import safe_softmax
 from leakaudit.frontends.aten.values import Array, number_of, numpy_dtype
 from leakaudit.frontends.build import (
     MAX_INDICES,
@@ -22,16 +23,16 @@ from leakaudit.frontends.build import (
 )
 from leakaudit.graph import Tensor
 
-Builder = Callable[[Call], Layer | tuple[Layer, ...]]
 
-
-def one_axis(shape: tuple[int, ...], axis: int, kept: range) -> ops.Slice:
-    """The elements `kept` of one axis, and all of every other."""
-    starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
-    starts[axis], stops[axis], steps[axis] = kept.start, max(kept.stop, kept.start), kept.step
-    if kept.step < 0:
-        stops[axis] = kept.stop
-    return ops.Slice(tuple(starts), tuple(stops), tuple(steps))
+def _sliced(source: Tensor, ranges: Mapping[int, range]) -> Layer:
+    """The elements of these ranges of axes, and all of every other axis."""
+    kept = [ranges.get(axis, range(size)) for axis, size in enumerate(source.shape)]
+    op = ops.Slice(
+        tuple(one.start for one in kept),
+        tuple(one.stop for one in kept),
+        tuple(one.step for one in kept),
+    )
+    return Layer(op, (source.name,))
 
 
 def gather(source: Tensor, axis: int, index: Array) -> Layer:
@@ -43,7 +44,7 @@ def gather(source: Tensor, axis: int, index: Array) -> Layer:
 def part(call: Call, source: Tensor, axis: int, kept: range) -> Tensor:
     """A range of one axis, before the call's own node."""
     shape = (*source.shape[:axis], len(kept), *source.shape[axis + 1 :])
-    return call.emit(one_axis(source.shape, axis, kept), (source,), shape)
+    return call.computed(_sliced(source, {axis: kept}), shape)
 
 
 def _index_select(call: Call) -> Layer:
@@ -58,28 +59,24 @@ def _index_select(call: Call) -> Layer:
 def _index(call: Call) -> Layer:
     """x[.., i, j, ..] with constant index arrays on neighbouring axes."""
     source = call.operand("self")
-    places: list[tuple[int, Array]] = []
-    axis = 0
-    for value in call.members("indices"):
-        if value is None:
-            axis += 1
-            continue
-        index = call.numbers_of(value, "indices")
-        if index.dtype.kind not in "iu":
-            raise NotUnderstoodError("its indices are not integers")
-        places.append((axis, index))
-        axis += 1
-    axes = [axis for axis, _ in places]
+    places = {
+        axis: call.numbers_of(value, "indices")
+        for axis, value in enumerate(call.members("indices"))
+        if value is not None
+    }
+    if any(index.dtype.kind not in "iu" for index in places.values()):
+        raise NotUnderstoodError("its indices are not integers")
+    axes = list(places)
     if not axes or axes[-1] >= len(source.shape):
         raise NotUnderstoodError("its indices do not fit its input")
     if axes != list(range(axes[0], axes[0] + len(axes))):
         raise NotUnderstoodError("its indices are on axes apart from each other")
     if len(axes) == 1:
-        return gather(source, axes[0], places[0][1])
+        return gather(source, axes[0], places[axes[0]])
     sizes = source.shape[axes[0] : axes[-1] + 1]
-    if math.prod(np.broadcast_shapes(*(index.shape for _, index in places))) > MAX_INDICES:
+    if math.prod(np.broadcast_shapes(*(index.shape for index in places.values()))) > MAX_INDICES:
         raise NotUnderstoodError("its indices are too many")
-    indices = np.broadcast_arrays(*(index for _, index in places))
+    indices = np.broadcast_arrays(*places.values())
     wrapped = [
         np.reshape(indices_within(index, size), index.shape).astype(np.int64)
         for size, index in zip(sizes, indices, strict=True)
@@ -92,37 +89,34 @@ def _index(call: Call) -> Layer:
 _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-def _pad(mode: str | None) -> Builder:
+def _pad(call: Call, mode: str | None) -> Layer:
     """Padding in torch's order, last axis first; a negative amount cuts."""
-
-    def builder(call: Call) -> Layer:
-        source = call.operand("self")
-        amounts = call.integers("padding" if "padding" in call.arguments else "pad", ())
-        named = call.arguments.get("mode", "constant") if mode is None else mode
-        if not isinstance(named, str) or named not in _MODES:
-            raise NotUnderstoodError("its mode is not known")
-        if len(amounts) % 2 or len(amounts) > 2 * len(source.shape):
-            raise NotUnderstoodError("its padding does not fit its input")
-        whole = (0,) * (len(source.shape) - len(amounts) // 2)
-        begin, end = (*whole, *amounts[-2::-2]), (*whole, *amounts[::-2])
-        if min((*begin, *end), default=0) < 0:
-            source = _cut(call, source, begin, end)
-            begin, end = (tuple(max(size, 0) for size in sizes) for sizes in (begin, end))
-        value = call.optional_number("value", 0.0)
-        if not any((*begin, *end)):
-            return same(source)
-        return Layer(ops.Pad(begin, end, _MODES[named], value), (source.name,))
-
-    return builder
+    source = call.operand("self")
+    amounts = call.integers("padding" if "padding" in call.arguments else "pad", ())
+    named = call.arguments.get("mode", "constant") if mode is None else mode
+    if not isinstance(named, str) or named not in _MODES:
+        raise NotUnderstoodError("its mode is not known")
+    if len(amounts) % 2 or len(amounts) > 2 * len(source.shape):
+        raise NotUnderstoodError("its padding does not fit its input")
+    whole = (0,) * (len(source.shape) - len(amounts) // 2)
+    begin, end = (*whole, *amounts[-2::-2]), (*whole, *amounts[::-2])
+    if min((*begin, *end), default=0) < 0:
+        source = _cut(call, source, begin, end)
+        begin, end = (tuple(max(size, 0) for size in sizes) for sizes in (begin, end))
+    value = call.optional_number("value", 0.0)
+    if not any((*begin, *end)):
+        return same(source)
+    return Layer(ops.Pad(begin, end, _MODES[named], value), (source.name,))
 
 
 def _cut(call: Call, source: Tensor, begin: tuple[int, ...], end: tuple[int, ...]) -> Tensor:
-    starts = tuple(max(-size, 0) for size in begin)
-    stops = tuple(size - max(-last, 0) for size, last in zip(source.shape, end, strict=True))
-    shape = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
-    if min(shape) < 0:
+    kept = [
+        range(max(-first, 0), size - max(-last, 0))
+        for first, size, last in zip(begin, source.shape, end, strict=True)
+    ]
+    if any(one.stop < one.start for one in kept):
         raise NotUnderstoodError("its padding cuts more than there is")
-    return call.emit(ops.Slice(starts, stops, (1,) * len(shape)), (source,), shape)
+    return call.computed(_sliced(source, dict(enumerate(kept))), tuple(map(len, kept)))
 
 
 def _roll(call: Call) -> Layer:
@@ -146,13 +140,13 @@ def _roll(call: Call) -> Layer:
 
 def _flip(call: Call) -> Layer:
     source = call.operand("self")
-    starts, stops, steps = [0] * len(source.shape), list(source.shape), [1] * len(source.shape)
+    flipped: dict[int, range] = {}
     for dim in call.integers("dims", ()):
         axis = normal_axis(dim, len(source.shape))
         if not source.shape or not source.shape[axis]:
             raise NotUnderstoodError("it flips nothing")
-        starts[axis], stops[axis], steps[axis] = source.shape[axis] - 1, -1, -1
-    return Layer(ops.Slice(tuple(starts), tuple(stops), tuple(steps)), (source.name,))
+        flipped[axis] = range(source.shape[axis] - 1, -1, -1)
+    return _sliced(source, flipped)
 
 
 def _unbind(call: Call) -> tuple[Layer, ...]:
@@ -175,7 +169,7 @@ def _slice(call: Call) -> Layer:
     kept = range(*bounds.indices(source.shape[axis]))
     if kept == range(source.shape[axis]):
         return same(source)
-    return Layer(one_axis(source.shape, axis, kept), (source.name,))
+    return _sliced(source, {axis: range(kept.start, max(kept.stop, kept.start), kept.step)})
 
 
 def _slice_scatter(call: Call) -> Layer:
@@ -198,18 +192,9 @@ def _select_scatter(call: Call) -> Layer:
 
 
 def _with_range(call: Call, source: Tensor, axis: int, changed: range, new: Tensor) -> Layer:
-    size = source.shape[axis]
-    if len(changed) == size:
-        return same(new)
-    before, after = range(changed.start), range(changed.stop, size)
-    return joined(
-        [
-            *([part(call, source, axis, before)] if before else []),
-            new,
-            *([part(call, source, axis, after)] if after else []),
-        ],
-        axis,
-    )
+    beside = (range(changed.start), range(changed.stop, source.shape[axis]))
+    before, after = ([part(call, source, axis, kept)] if kept else [] for kept in beside)
+    return joined([*before, new, *after], axis) if before or after else same(new)
 
 
 def _narrow(call: Call) -> Layer:
@@ -220,7 +205,7 @@ def _narrow(call: Call) -> Layer:
     start += size if start < 0 else 0
     if not (source.shape and 0 <= start <= start + length <= size):
         raise NotUnderstoodError("its range does not fit its input")
-    return Layer(one_axis(source.shape, axis, range(start, start + length)), (source.name,))
+    return _sliced(source, {axis: range(start, start + length)})
 
 
 def _select(call: Call) -> Layer:
@@ -254,17 +239,13 @@ def _masked_fill(call: Call) -> Layer:
     return _choose(call, ~_mask(call, "mask"), call.operand("self"), filling)
 
 
-def _triangle(keep: Callable[..., Array]) -> Builder:
+def _triangle(call: Call, keep: Callable[..., Array]) -> Layer:
     """tril and triu of data: 0 beside a diagonal."""
-
-    def builder(call: Call) -> Layer:
-        source = call.operand("self")
-        if len(source.shape) < 2 or math.prod(source.shape[-2:]) > MAX_MASK_ELEMENTS:
-            raise NotUnderstoodError("its input is not a matrix, or too large")
-        kept = keep(np.ones(source.shape[-2:], np.bool_), call.integer("diagonal", 0))
-        return _choose(call, kept, source, np.zeros(()))
-
-    return builder
+    source = call.operand("self")
+    if len(source.shape) < 2 or math.prod(source.shape[-2:]) > MAX_MASK_ELEMENTS:
+        raise NotUnderstoodError("its input is not a matrix, or too large")
+    kept = keep(np.ones(source.shape[-2:], np.bool_), call.integer("diagonal", 0))
+    return _choose(call, kept, source, np.zeros(()))
 
 
 def _where(call: Call) -> Layer:
@@ -302,28 +283,26 @@ def _choose(call: Call, kept: Array, x: Tensor, other: Tensor | Array) -> Layer:
     return Layer(ops.Where(selected(kept, shape)), (condition, x.name, rest.name))
 
 
-BUILDERS: Mapping[str, Builder] = {
-    "aten.unbind.int": _unbind,
-    "aten.slice.Tensor": _slice,
-    "aten.slice_scatter.default": _slice_scatter,
-    "aten.select_scatter.default": _select_scatter,
-    "aten.narrow.default": _narrow,
-    "aten.select.int": _select,
-    "aten.index_select.default": _index_select,
-    "aten.index.Tensor": _index,
-    "aten.pad.default": _pad(None),
-    "aten.constant_pad_nd.default": _pad("constant"),
-    **{f"aten.reflection_pad{d}d.default": _pad("reflect") for d in (1, 2, 3)},
-    **{f"aten.replication_pad{d}d.default": _pad("replicate") for d in (1, 2, 3)},
-    "aten._pad_circular.default": _pad("circular"),
-    "aten.roll.default": _roll,
-    "aten.flip.default": _flip,
-    "aten.tril.default": _triangle(np.tril),
-    "aten.triu.default": _triangle(np.triu),
-    "aten.masked_fill.Scalar": _masked_fill,
-    "aten.masked_fill.Tensor": _masked_fill,
-    "aten.where.self": _where,
-    "aten.where.ScalarSelf": _where,
-    "aten.where.ScalarOther": _where,
-    "aten.where.Scalar": _where,
-}
+BUILDERS = by_target(
+    {
+        "unbind.int": _unbind,
+        "slice.Tensor": _slice,
+        "slice_scatter": _slice_scatter,
+        "select_scatter": _select_scatter,
+        "narrow": _narrow,
+        "select.int": _select,
+        "index_select": _index_select,
+        "index.Tensor": _index,
+        "pad": partial(_pad, mode=None),
+        "constant_pad_nd": partial(_pad, mode="constant"),
+        **{f"reflection_pad{d}d": partial(_pad, mode="reflect") for d in (1, 2, 3)},
+        **{f"replication_pad{d}d": partial(_pad, mode="replicate") for d in (1, 2, 3)},
+        "_pad_circular": partial(_pad, mode="circular"),
+        "roll": _roll,
+        "flip": _flip,
+        "tril": partial(_triangle, keep=np.tril),
+        "triu": partial(_triangle, keep=np.triu),
+        "masked_fill.Scalar masked_fill.Tensor": _masked_fill,
+        "where.self where.ScalarSelf where.ScalarOther where.Scalar": _where,
+    }
+)

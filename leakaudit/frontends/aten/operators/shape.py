@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from leakaudit import operators as ops
-from leakaudit.frontends.aten.call import Builder, Call, Layer, normal_axis, same
+from leakaudit.frontends.aten.call import Call, Layer, by_target, normal_axis, same
 from leakaudit.frontends.aten.views import RESHAPES, TRANSPOSES, permutation
 from leakaudit.frontends.build import NotUnderstoodError
 from leakaudit.graph import Tensor
@@ -89,20 +89,22 @@ def _expanded(call: Call, source: Tensor, apart: tuple[int, ...], grown: tuple[i
 
 
 def _concat(call: Call) -> Layer:
-    parts = [call.operand_of(value, "tensors") for value in call.members("tensors")]
+    parts = _parts(call)
     # An old rule of torch: an empty vector joins with anything.
     parts = [part for part in parts if part.shape != (0,)] or parts[:1]
+    return joined(parts, call.axis("dim", len(parts[0].shape)))
+
+
+def _parts(call: Call) -> list[Tensor]:
+    parts = [call.operand_of(value, "tensors") for value in call.members("tensors")]
     if not parts:
         raise NotUnderstoodError("it joins nothing")
-    axis = call.axis("dim", len(parts[0].shape))
-    return joined(parts, axis)
+    return parts
 
 
 def _stack_rows(call: Call) -> Layer:
     """hstack and vstack: along the second or the first axis, of vectors made wide enough."""
-    parts = [call.operand_of(value, "tensors") for value in call.members("tensors")]
-    if not parts:
-        raise NotUnderstoodError("it joins nothing")
+    parts = _parts(call)
     least, axis = (2, 0) if "vstack" in call.target else (1, 1)
     axes = max(len(parts[0].shape), least)
     wide = [
@@ -115,9 +117,7 @@ def _stack_rows(call: Call) -> Layer:
 
 
 def _stack(call: Call) -> Layer:
-    parts = [call.operand_of(value, "tensors") for value in call.members("tensors")]
-    if not parts:
-        raise NotUnderstoodError("it joins nothing")
+    parts = _parts(call)
     shape = parts[0].shape
     axis = call.axis("dim", len(shape) + 1)
     wide = (*shape[:axis], 1, *shape[axis:])
@@ -130,7 +130,7 @@ def _split(call: Call) -> Layer:
     if not source.shape:
         raise NotUnderstoodError("its input is a single number")
     sizes = _part_sizes(call, source.shape[axis])
-    return Layer(ops.Split(axis, sizes), (source.name,))
+    return Layer(ops.Split(axis, sizes), (source.name,), outputs=call.outputs)
 
 
 def _part_sizes(call: Call, size: int) -> tuple[int, ...]:
@@ -177,7 +177,7 @@ def _overwritten(call: Call) -> Layer:
 def _as_strided(call: Call) -> Layer:
     """A view that only restates the layout of memory is a reshape."""
     source = call.operand("self")
-    dense = call.sink.is_row_major(source.name) and call.sink.is_row_major(call.output.name)
+    dense = {source.name, call.output.name} <= call.sink.row_major
     if not dense or call.arguments.get("storage_offset") not in (None, 0):
         raise NotUnderstoodError("it reads memory out of order")
     return regrouped(source)
@@ -204,12 +204,8 @@ def _pixel_shuffle(call: Call) -> Layer:
     if factor < 1 or channels % factor**2:
         raise NotUnderstoodError("its factor does not fit its channels")
     n = len(lead)
-    return _shuffle(
-        call,
-        source,
-        (*lead, channels // factor**2, factor, factor, height, width),
-        (*range(n), n, n + 3, n + 1, n + 4, n + 2),
-    )
+    apart = (*lead, channels // factor**2, factor, factor, height, width)
+    return _shuffle(call, source, apart, (*range(n), n, n + 3, n + 1, n + 4, n + 2))
 
 
 def _pixel_unshuffle(call: Call) -> Layer:
@@ -218,12 +214,8 @@ def _pixel_unshuffle(call: Call) -> Layer:
     if factor < 1 or height % factor or width % factor:
         raise NotUnderstoodError("its factor does not fit its input")
     n = len(lead)
-    return _shuffle(
-        call,
-        source,
-        (*lead, channels, height // factor, factor, width // factor, factor),
-        (*range(n), n, n + 2, n + 4, n + 1, n + 3),
-    )
+    apart = (*lead, channels, height // factor, factor, width // factor, factor)
+    return _shuffle(call, source, apart, (*range(n), n, n + 2, n + 4, n + 1, n + 3))
 
 
 def _channel_shuffle(call: Call) -> Layer:
@@ -235,32 +227,21 @@ def _channel_shuffle(call: Call) -> Layer:
     return _shuffle(call, source, (batch, groups, channels // groups, *rest), order)
 
 
-BUILDERS: Mapping[str, Builder] = {
-    **dict.fromkeys(RESHAPES, _reshape),
-    **dict.fromkeys(TRANSPOSES, _transpose),
-    "aten.expand.default": _expand,
-    "aten.expand_as.default": _expand,
-    "aten.broadcast_to.default": _expand,
-    "aten.repeat.default": _repeat,
-    "aten.tile.default": _repeat,
-    "aten.repeat_interleave.self_int": _repeat_interleave,
-    "aten.cat.default": _concat,
-    "aten.concat.default": _concat,
-    "aten.concatenate.default": _concat,
-    "aten.stack.default": _stack,
-    "aten.hstack.default": _stack_rows,
-    "aten.vstack.default": _stack_rows,
-    "aten.split.Tensor": _split,
-    "aten.split.sizes": _split,
-    "aten.split_with_sizes.default": _split,
-    "aten.chunk.default": _split,
-    "aten.tensor_split.sections": _split,
-    "aten.tensor_split.indices": _split,
-    "aten.unsafe_split.Tensor": _split,
-    "aten.copy.default": _overwritten,
-    "aten.as_strided.default": _as_strided,
-    "aten.pixel_shuffle.default": _pixel_shuffle,
-    "aten.pixel_unshuffle.default": _pixel_unshuffle,
-    "aten.channel_shuffle.default": _channel_shuffle,
-    "aten.native_channel_shuffle.default": _channel_shuffle,
-}
+BUILDERS = by_target(
+    {
+        "expand expand_as broadcast_to": _expand,
+        "repeat tile": _repeat,
+        "repeat_interleave.self_int": _repeat_interleave,
+        "cat concat concatenate": _concat,
+        "stack": _stack,
+        "hstack vstack": _stack_rows,
+        "split.Tensor split.sizes split_with_sizes unsafe_split.Tensor chunk": _split,
+        "tensor_split.sections tensor_split.indices": _split,
+        "copy": _overwritten,
+        "as_strided": _as_strided,
+        "pixel_shuffle": _pixel_shuffle,
+        "pixel_unshuffle": _pixel_unshuffle,
+        "channel_shuffle native_channel_shuffle": _channel_shuffle,
+    }
+)
+BUILDERS |= dict.fromkeys(RESHAPES, _reshape) | dict.fromkeys(TRANSPOSES, _transpose)
