@@ -283,7 +283,7 @@ class TestItIsPublic:
         monkeypatch.chdir(ROOT)
         module = sys.modules[reconstruct.__module__]
         result = doctest.testmod(module)
-        assert result.attempted > 10
+        assert result.attempted >= 8
         assert result.failed == 0
 
     @pytest.mark.parametrize(
