@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Indices = NDArray[np.intp]
 
-# What is larger is not computed. A matrix of 8,000 x 4,000 passes both limits and takes 256 MiB and
-# 5 to 7 s on one core.
+# What is larger is not computed. A matrix of 8,000 x 4,000 passes both limits and takes 256 MiB, a
+# copy of as much, and 4 to 9 s on one core.
 MOST_ENTRIES = 1 << 25
 MOST_WORK = 1 << 37  # multiplications: rows times columns times the smaller of them
 MOST_PHASES = 4096
@@ -49,7 +49,8 @@ def generic_rank(
     (Schwartz, Fast probabilistic algorithms for verification of polynomial identities, J. ACM 27,
     1980). Where the first instance reaches the bound of `layer_bound`, that settles it; otherwise
     the larger of two instances with different primes near 2^23 counts. It is too low with a
-    probability of at most (r / 2^23)², 2.3e-7 for r = 4000.
+    probability of at most (r / 2^23)², 2.3e-7 for r = 4000, or where a prime divides every
+    coefficient of every such minor, which no layer tried has shown.
 
     Structure keeps the matrices small. Groups are alike: one is computed. The gradient constraints
     are the same matrix for every channel, and fall apart by stride phase: their null space Z is
@@ -135,7 +136,7 @@ def _rank_of_group(
         return None
 
     generator = np.random.default_rng((seed, prime))
-    # Of G = U·V only the rows of V count: U is invertible on the left, or adds no rank.
+    # The rows of G = U·V span those of V, which stands for G here: U has full column rank.
     null_spaces = _null_spaces(phases, random_residues(generator, (r_G, len(reads)), prime), prime)
     free = n * sum(map(len, null_spaces))
     rank = n * sum(phase.count for phase in phases) - free
