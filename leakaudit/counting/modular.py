@@ -41,8 +41,7 @@ def rank_mod_p(matrix: Residues, prime: int = PRIMES[0]) -> int:
     no more rows.
     """
     rows, columns = matrix.shape
-    work = np.array(matrix if rows <= columns else matrix.T, dtype=np.float64, order="C")
-    _reduce(work, prime)
+    work = _copied(matrix if rows <= columns else matrix.T, prime)
     return len(_eliminate(work, np.arange(len(work)), 0, 0, work.shape[1], prime))
 
 
@@ -56,8 +55,7 @@ def left_null_space(matrix: Residues, prime: int = PRIMES[0]) -> Residues:
     Returns:
         Residues, shape (m - rank, m).
     """
-    work = np.array(matrix, dtype=np.float64, order="C")
-    _reduce(work, prime)
+    work = _copied(matrix, prime)
     order = np.arange(len(work))
     pivots = _eliminate(work, order, 0, 0, work.shape[1], prime)
     rank = len(pivots)
@@ -181,6 +179,13 @@ def _reduce(values: Residues, prime: int) -> None:
     np.rint(quotient, out=quotient)
     quotient *= prime
     values -= quotient
+
+
+def _copied(matrix: Residues, prime: int) -> Residues:
+    work = np.array(matrix, dtype=np.float64, order="C")
+    for row in work:  # a row at a time, so that no second copy is made
+        _reduce(row, prime)
+    return work
 
 
 def _centred(residue: int, prime: int) -> int:
