@@ -50,10 +50,16 @@ class Verdict(StrEnum):
 class Status(StrEnum):
     """What confirmation found."""
 
-    CONFIRMED = "confirmed"
+    CONFIRMED = "confirmed"  # by solving the linear equations of the leak path
+    BY_SEARCH = "recovered by search"  # behind the path's end, by nonlinear least squares
     NOT_REPRODUCED = "not reproduced"
     INCONCLUSIVE = "inconclusive"
     NOT_RUN = "not run"
+
+    @property
+    def recovered(self) -> bool:
+        """Whether a reconstruction ran and came back."""
+        return self in (Status.CONFIRMED, Status.BY_SEARCH)
 
 
 class Scope(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,13 @@ from places import SAMPLES
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+@pytest.fixture(autouse=True)
+def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that does not find the input takes all the time it has; its own tests set theirs."""
+    if "leakaudit.confirm.confirm" in sys.modules:
+        monkeypatch.setattr("leakaudit.confirm.confirm.SEARCH_SECONDS", 2.0)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.reconstruct import Reconstruction, reconstruct
+from leakaudit.attack.search.problem import NotTried
+from leakaudit.attack.search.search import search_after
 from leakaudit.confirm.client import GRADIENT_DTYPES, SharedGradient, choose_device, share_gradient
 from leakaudit.confirm.given_output import solve_given_output
 from leakaudit.confirm.one_layer import (
@@ -27,7 +30,7 @@ from leakaudit.equations.known import Known
 from leakaudit.errors import AuditError
 from leakaudit.execute import NotExecutable
 from leakaudit.facts.fact import Quality, value
-from leakaudit.findings import Confirmation, Scope, Status
+from leakaudit.findings import Confirmation, Scope, Status, StopKind
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.operators import Unsupported
@@ -36,6 +39,8 @@ from leakaudit.solvers.interface import Solution
 
 Progress = Callable[[str], None]
 
+# A search that succeeds takes seconds; one that has not after this long hardly will.
+SEARCH_SECONDS = 20.0
 SYNTHETIC_COST = 10**8  # multiplications of a forward pass
 
 
@@ -63,6 +68,8 @@ class ConfirmResult:
         reconstruction: What came back of it.
         partial: The picture that fits the equations of a layer which do not fix its input, where
             that is `original`.
+        beyond: The input, recovered by search behind the end of a path that stops; None where
+            that was not tried or did not succeed, which says nothing.
         problem: Why nothing could be run, None where it could.
     """
 
@@ -71,6 +78,7 @@ class ConfirmResult:
     original: Tensor | None = None
     reconstruction: Tensor | None = None
     partial: Tensor | None = None
+    beyond: Confirmation | None = None
     problem: str | None = None
 
 
@@ -126,6 +134,13 @@ def confirm(
     result = reconstruct(graph, weights, shared.gradients, options.loss)
     seconds = time.perf_counter() - walk
     model, reconstruction = _end_to_end(base, path, result, shared, seconds)
+    beyond = None
+    if result.target is not None and result.broken is None and _may_go_on(path):
+        progress("searching for the input behind the end of the path")
+        left = _left(started, options.time_budget)
+        beyond, picture, tried = _searched(base, path, weights, result, shared, left)
+        model = replace(model, attempts=(*model.attempts, tried))
+        reconstruction = picture
 
     told: dict[str, Confirmation] = {}
     partial: dict[str, Tensor] = {}
@@ -155,13 +170,14 @@ def confirm(
         if found.picture is not None:
             partial.setdefault(node.inputs[0], found.picture)
 
-    if result.target not in graph.inputs:
+    target = graph.inputs[0] if beyond is not None else result.target
+    if target not in graph.inputs:
         reconstruction = None  # features: nobody has put them in
     # Of several inputs one is shown: the one that came back, else the first that partly did.
     partly = next((name for name in graph.inputs if name in partial), None)
-    shown = partly if reconstruction is None else result.target
+    shown = partly if reconstruction is None else target
     original = inputs[shown][0].cpu() if shown is not None else None
-    return ConfirmResult(model, told, original, reconstruction, partial.get(shown or ""))
+    return ConfirmResult(model, told, original, reconstruction, partial.get(shown or ""), beyond)
 
 
 def confirm_given_output(graph: Graph, layer: str, options: ConfirmOptions) -> Confirmation:
@@ -282,6 +298,53 @@ def _end_to_end(
     return judged.confirmation(base, Scope.END_TO_END), judged.picture
 
 
+def _searched(
+    base: Confirmation,
+    path: LeakPath,
+    weights: Mapping[str, Tensor],
+    result: Reconstruction,
+    shared: SharedGradient,
+    seconds: float,
+) -> tuple[Confirmation | None, Tensor | None, str]:
+    """The input where a search found it, its picture, and what was tried, in words."""
+    graph = path.knowledge.graph
+    unit = (0.0, 1.0) if is_image_shape(graph.tensors[graph.inputs[0]].shape) else None
+    try:
+        found = search_after(
+            path,
+            weights,
+            shared.gradients,
+            result,
+            seconds=min(seconds, SEARCH_SECONDS),
+            seed=base.seed or 0,
+            value_range=unit,
+        )
+    except NotTried as why:
+        return None, None, f"search behind the end of the path: not tried, {why}"
+    if not found.recovered:
+        none = "which is no evidence that it cannot be found"
+        failed = f"search from {found.features} did not find the input ({found.reason}), {none}"
+        return None, None, failed
+    judged = RecoveredTensor(found.x).judge(shared.values[found.target])
+    how = (
+        f"the input, by nonlinear least squares from {found.features}, which is known exactly and "
+        f"reproduced to {found.residual:.0e}"
+    )
+    status = Status.BY_SEARCH if judged.status is Status.CONFIRMED else judged.status
+    judged = replace(judged, status=status, reason=how, solver="search", attempts=found.attempts)
+    given = judged.confirmation(replace(base, seconds=found.seconds), Scope.END_TO_END)
+    return given, judged.picture, how
+
+
+def _may_go_on(path: LeakPath) -> bool:
+    """Whether the path stops where this version follows it no further, and no count says why."""
+    return any(stop.kind is StopKind.NOT_FOLLOWED for stop in path.report.stopped)
+
+
+def _left(started: float, budget: float | None) -> float:
+    return math.inf if budget is None else max(0.0, budget - (time.perf_counter() - started))
+
+
 def _recovered(path: LeakPath, tensor: str, known: Known, solution: Solution | None) -> Recovered:
     """What the path found of a tensor; up to one factor no system was solved for it."""
     if _scaled(path, tensor):
@@ -315,11 +378,8 @@ def _too_long(
     graph: Graph, node: Node, per_pass: float, started: float, budget: float | None
 ) -> str | None:
     """Why a layer is not solved locally: the time budget would not suffice."""
-    if budget is None:
-        return None
-    left = budget - (time.perf_counter() - started)
     needed = local_passes(graph, node) * per_pass * layer_cost(graph, node)
-    if needed <= left:
+    if budget is None or needed <= _left(started, budget):
         return None
     return f"solving it locally does not fit into the time budget of {budget:g} s (--time-budget)"
 

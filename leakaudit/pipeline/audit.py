@@ -18,6 +18,7 @@ from leakaudit.findings import (
     InputReport,
     ModelReport,
     RuleText,
+    Severity,
     Skipped,
 )
 from leakaudit.frontends import registry
@@ -287,10 +288,15 @@ def _confirm(
             finding = replace(finding, confirmation=result.layers.get(finding.layer))
         elif path.target is not None and finding.rule in PATH_RULES:
             finding = replace(finding, confirmation=result.model)
+        elif finding.rule == STOP_RULE and result.beyond is not None:
+            # The path stops, the leak does not: no gate may pass over it.
+            worst = Severity.CRITICAL if result.beyond.status.recovered else finding.severity
+            finding = replace(finding, confirmation=result.beyond, severity=worst)
         told.append(finding)
     return tuple(told), _save_images(target, result, options, sha256), result.problem
 
 
+STOP_RULE = "LA012"
 PATH_RULES = ("LA004", "LA005", "LA009", "LA010")
 
 

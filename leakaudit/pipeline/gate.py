@@ -82,7 +82,7 @@ def _counts(finding: Finding, fail_on: Severity, evidence: Evidence) -> bool:
     if not finding.severity.at_least(fail_on):
         return False
     given = finding.confirmation
-    return evidence is Evidence.FLAGGED or (given is not None and given.status is Status.CONFIRMED)
+    return evidence is Evidence.FLAGGED or (given is not None and given.status.recovered)
 
 
 def _untested(model: ModelReport, fail_on: Severity) -> str | None:

@@ -38,7 +38,7 @@ def summarise(report: AuditReport) -> Summary:
             severity: sum(finding.severity is severity for finding in findings)
             for severity in Severity
         },
-        confirmed=statuses.count(Status.CONFIRMED),
+        confirmed=sum(status.recovered for status in statuses),
         not_reproduced=statuses.count(Status.NOT_REPRODUCED),
         incomplete=sum(not model.complete and model.error is None for model in models),
         errors=sum(model.error is not None for model in models),

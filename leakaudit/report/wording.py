@@ -161,7 +161,7 @@ def evidence_details(confirmation: Confirmation, options: RenderOptions) -> str:
         f"{given.seconds:.2f} s" if given.seconds is not None and options.show_seconds else None,
     )
     parts = [", ".join(filter(None, numbers)), plain(given.reason.strip())]
-    if given.status is not Status.CONFIRMED:
+    if not given.status.recovered:
         parts.reverse()
     return "; ".join(filter(None, parts))
 

@@ -40,7 +40,7 @@ from leakaudit.leakpath.path import LeakPath
 
 Range = tuple[float, float]
 
-STARTS = 4
+STARTS = 2
 ROUNDS = 10
 # Features carry the rounding of the gradients that they were read off, and of the steps before.
 ROUNDING_STEPS = 100

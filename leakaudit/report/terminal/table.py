@@ -44,6 +44,7 @@ _VERDICT_COLORS = {
 }
 _STATUS_COLORS = {
     Status.CONFIRMED: "bright_red",
+    Status.BY_SEARCH: "bright_red",
     Status.INCONCLUSIVE: "yellow",
 }
 
