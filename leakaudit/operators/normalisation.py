@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from leakaudit.facts.fact import Derivation, Quality, gradient, value
-from leakaudit.facts.general import affine_gradients, reads_bias_once
+from leakaudit.facts.general import affine_gradients, reads_bias_once, reads_once
 from leakaudit.facts.gradient_rank import mixed
 from leakaudit.facts.knowledge import Knowledge
 from leakaudit.graph import Graph, Node, Operator
@@ -37,6 +37,14 @@ class BiasGradient(Derivation):
     text: ClassVar[str] = "its bias is read once per output value: dl/dy = db"
 
 
+class AffineValue(Derivation):
+    kind: ClassVar[str] = "normalised-value"
+    text: ClassVar[str] = (
+        "its scale is read once per output value: dscale = dl/dy · x̂ gives the normalised x̂, and "
+        "y = scale · x̂ + bias, where dl/dy is not 0"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Normalisation(Operator):
     """Base of those that divide by a statistic of their input."""
@@ -47,8 +55,11 @@ class Normalisation(Operator):
         return inputs[:1]
 
     def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
+        (y,) = node.outputs
         if reads_bias_once(known, node):
-            yield BiasGradient(node.name, gradient(node.outputs[0]))
+            yield BiasGradient(node.name, gradient(y))
+        if reads_once(known, node, "scale") and known.exact(gradient(y)):
+            yield AffineValue(node.name, value(y), (gradient(y),), Quality.SEEN)
 
     def stop(self, node: Node, known: Knowledge) -> str | None:
         return (

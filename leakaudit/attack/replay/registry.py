@@ -66,6 +66,7 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     generals.UnusedGradient: general.unused_gradient,
     moves.MovedGradient: general.pull_back,
     moves.MovedValue: moved.moved_value,
+    normalisations.AffineValue: normalisation.affine_value,
     normalisations.BatchNormInverse: normalisation.batch_norm_inverse,
     normalisations.BiasGradient: general.bias_gradient,
     path.SumOverUses: general.sum_over_uses,
