@@ -3,7 +3,7 @@
 The table of activations is R-CONV's (WISE 2024, table 1), with SoftPlus corrected: 1/(1+e^-X) is
 its derivative in the pre-activation; in the output X it is 1 - e^-X. Where an activation is flat
 (Clip and HardSigmoid where they saturate) the derivative is 0 and the inverse NaN. Activations that
-are not monotone (SiLU, GELU, Mish, HardSwish) have neither: their output does not tell their input.
+are not monotone (SiLU, GELU, Mish, HardSwish) have an inverse of their positive side alone.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ from leakaudit.operators import (
     Softsign,
     Tanh,
 )
+from leakaudit.operators.activation import Winding
+
+# Of an interval of the size of the number sought, down to float64's precision.
+_HALVINGS = 53
 
 # An activation's function of o or of its output y, given PReLU's slope.
 Form = Callable[[Any, Tensor, Tensor | None], Tensor]
@@ -50,7 +54,7 @@ Form = Callable[[Any, Tensor, Tensor | None], Tensor]
 class Curve:
     """The three forms of an activation; `apply`, `derivative` and `inverse` below say of what.
 
-    The last two are None for activations that are not monotone.
+    `derivative` is None for activations that are not monotone.
     """
 
     apply: Form
@@ -86,7 +90,8 @@ def inverse(op: Activation, y: Tensor, slope: Tensor | None) -> Tensor:
     """o with act(o) = y; not finite where y has no (finite) pre-image, or more than one.
 
     Raises:
-        NotImplementedError: The activation is not in the table, or not monotone.
+        NotImplementedError: The activation is not in the table, or neither monotone nor rising
+            wherever it is positive.
     """
     curve = CURVES.get(type(op))
     if curve is None or curve.inverse is None:
@@ -110,6 +115,18 @@ def _clip_apply(op: Clip, o: Tensor, slope: Tensor | None) -> Tensor:
         # Not clamp: its gradient is 1 at the ends, where `derivative` has 0.
         return F.hardtanh(o, op.low, op.high)
     return o.clamp(*(int(end) if math.isfinite(end) else None for end in (op.low, op.high)))
+
+
+def _positive_inverse(op: Winding, y: Tensor, slope: Tensor | None) -> Tensor:
+    """The o > 0 with act(o) = y > 0 by bisection of [y, 2y], NaN for other y."""
+    if not op.rises_where_positive:
+        raise NotImplementedError(f"{op} falls where it is positive")
+    low, high = y, 2 * y
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = apply(op, middle, slope) < y
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.where(y > 0, (low + high) / 2, torch.full_like(y, torch.nan))
 
 
 CURVES: Mapping[type[Activation], Curve] = {
@@ -198,15 +215,19 @@ CURVES: Mapping[type[Activation], Curve] = {
     ),
     Silu: Curve(
         apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o),
+        inverse=_positive_inverse,
     ),
     Gelu: Curve(
         apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none"),
+        inverse=_positive_inverse,
     ),
     Mish: Curve(
         apply=lambda _op, o, _slope: F.mish(o),
+        inverse=_positive_inverse,
     ),
     HardSwish: Curve(
         apply=lambda _op, o, _slope: F.hardswish(o),
+        inverse=_positive_inverse,
     ),
     Identity: Curve(
         apply=lambda _op, o, _slope: o,

@@ -29,3 +29,12 @@ def layer_norm_full(activation: type[nn.Module]) -> Case:
             nn.Linear(64, 10),
         )
     ), (1, 3, 32, 32)
+
+
+def gelu_wide() -> Case:
+    """So many filters that the positive outputs alone are more equations than unknowns."""
+    return seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 80, 5, 2, 2), nn.GELU(), nn.Flatten(), nn.Linear(80 * 256, 10)
+        )
+    ), (1, 3, 32, 32)

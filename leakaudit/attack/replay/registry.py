@@ -44,6 +44,7 @@ def replay(step: Derivation, state: State) -> Known:
 REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     activations.ActivationGradient: activation.output_gradient,
     activations.ActivationInverse: activation.pre_activation,
+    activations.PositiveInverse: activation.positive_pre_activation,
     arithmetics.AddedParameterGradient: arithmetic.added_parameter_gradient,
     arithmetics.BranchValue: arithmetic.branch_value,
     arithmetics.OperandGradient: arithmetic.operand_gradient,
