@@ -38,3 +38,16 @@ def gelu_wide() -> Case:
             nn.Conv2d(3, 80, 5, 2, 2), nn.GELU(), nn.Flatten(), nn.Linear(80 * 256, 10)
         )
     ), (1, 3, 32, 32)
+
+
+def normalised(norm: Callable[[], nn.Module], bias: bool = False) -> Case:
+    """A convolution normalised by the example's own statistics, in training mode."""
+    return seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 16, 5, 2, 2, bias=bias),
+            norm(),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(1024, 10),
+        ).train()
+    ), (1, 3, 16, 16)

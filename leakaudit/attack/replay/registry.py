@@ -70,6 +70,7 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     normalisations.AffineValue: normalisation.affine_value,
     normalisations.BatchNormInverse: normalisation.batch_norm_inverse,
     normalisations.BiasGradient: general.bias_gradient,
+    normalisations.NormalisedConvolutionValue: normalisation.convolution_value,
     path.SumOverUses: general.sum_over_uses,
 }
 for derivation, function in REPLAYS.items():
