@@ -325,14 +325,13 @@ def _below(op: Normalisation, node: Node, known: Knowledge) -> _Below | None:
     known_well = (known.quality(value(y)) or 0) > Quality.SCALED
     if layer is None or not layer.op.is_convolution or not groups or not known_well:
         return None
-    if shape[0] != 1:
-        return None
-    filters, size = shape[1], prod(shape)
+    filters = shape[1]
     # dl/dw is σ times a known product only where one σ belongs to the whole of a filter's output.
+    if shape[0] != 1 or filters % groups:
+        return None
     gradients = (
         known.exact(gradient(y), value(y))
         and known.observed(layer.parameter("weight"))
-        and filters % groups == 0
         and len(graph.uses[o]) == 1
         and o not in graph.outputs
     )
@@ -341,8 +340,12 @@ def _below(op: Normalisation, node: Node, known: Knowledge) -> _Below | None:
         replace(geometry, observed=gradients, outputs_known=True, gradient_rank=known.rank(layer))
     )
     # A mean over one channel takes the bias of the convolution with it.
-    absorbed = op.centred and (size // filters) % (size // groups) == 0
-    shifts = geometry.channels * _seen_alike(geometry.axes) + min(groups, filters) - filters
+    absorbed = op.centred and groups == filters
+    # dl/do sums to 0 over what shares a mean. Where that is one channel, gradient constraints do
+    # not see an addition to all of its outputs either.
+    shifts = 0
+    if op.centred and (absorbed or not gradients):
+        shifts = geometry.channels * _seen_alike(geometry.axes) + groups - filters
     return _Below(
         layer,
         bound,
@@ -350,7 +353,7 @@ def _below(op: Normalisation, node: Node, known: Knowledge) -> _Below | None:
         groups * (1 + op.centred),
         homogeneous=absorbed or layer.parameter("bias") is None,
         factors=gcd(geometry.groups, groups),
-        shifts=max(0, shifts) if op.centred else 0,
+        shifts=max(0, shifts),
     )
 
 
