@@ -26,7 +26,6 @@ from leakaudit.confirm.one_layer import (
 from leakaudit.confirm.onnxruntime_check import check_against_onnxruntime
 from leakaudit.confirm.probes import Probe, is_image_shape, load_probe, make_probe
 from leakaudit.confirm.recovered import Recovered, RecoveredTensor, RecoveredUpToFactor
-from leakaudit.equations.known import Known
 from leakaudit.errors import AuditError
 from leakaudit.execute import NotExecutable
 from leakaudit.facts.fact import Quality, value
@@ -294,7 +293,7 @@ def _end_to_end(
         return broken, None
     tensor = path.target.tensor
     last = list(result.solutions.values())[-1] if result.solutions else None
-    judged = _recovered(path, tensor, result.values[tensor], last).judge(shared.values[tensor])
+    judged = _recovered(path, tensor, result, last).judge(shared.values[tensor])
     return judged.confirmation(base, Scope.END_TO_END), judged.picture
 
 
@@ -345,10 +344,15 @@ def _left(started: float, budget: float | None) -> float:
     return math.inf if budget is None else max(0.0, budget - (time.perf_counter() - started))
 
 
-def _recovered(path: LeakPath, tensor: str, known: Known, solution: Solution | None) -> Recovered:
-    """What the path found of a tensor; up to one factor no system was solved for it."""
+def _recovered(
+    path: LeakPath, tensor: str, result: Reconstruction, solution: Solution | None
+) -> Recovered:
+    """What the path found of a tensor, with the solution of the system that decides."""
+    known = result.values[tensor]
     if _scaled(path, tensor):
-        return RecoveredUpToFactor(known.tensor, known.mask)
+        *_, (_, derivation) = path.knowledge.history[value(tensor)]
+        solved = result.solutions.get(derivation.node)
+        return RecoveredUpToFactor(known.tensor, known.mask, solved)
     return RecoveredTensor(known.tensor, solution, known.mask)
 
 
@@ -370,7 +374,7 @@ def _along_path(
             reason = "its input is known up to one factor, beside the path that was walked"
             return replace(base, reason=reason)
         return None
-    recovered = _recovered(path, tensor, known, result.solutions.get(node.name))
+    recovered = _recovered(path, tensor, result, result.solutions.get(node.name))
     return recovered.judge(shared.values[tensor]).confirmation(base, Scope.END_TO_END)
 
 

@@ -121,10 +121,17 @@ class RecoveredTensor(Recovered):
 
 @dataclass(frozen=True, slots=True)
 class RecoveredUpToFactor(Recovered):
-    """A tensor, float64, of which one common factor is unknown; no system was solved for it."""
+    """A tensor, float64, of which one common factor is unknown.
+
+    Attributes:
+        x: The values.
+        mask: As above.
+        solution: Of the system that gave them, None where they were read off a gradient.
+    """
 
     x: Tensor
     mask: Tensor | None = None
+    solution: Solution | None = None
 
     def judge(self, truth: Tensor) -> Judgement:
         """As a tensor, after the factor was fitted to the truth; the reason says that it was.
@@ -132,9 +139,10 @@ class RecoveredUpToFactor(Recovered):
         No attacker has the factor. A single number up to a factor is nothing at all.
         """
         factor = fit_factor(self.x, truth)
-        judged = _compared(
-            factor * self.x, truth, self.mask, None, "row space of the weight gradient"
-        )
+        how = "row space of the weight gradient"
+        if self.solution is not None:
+            how = f"{self.solution.solver}: {self.solution.reason}"
+        judged = _compared(factor * self.x, truth, self.mask, self.solution, how)
         if truth.numel() > 1:
             fitted = f"up to one factor: {factor:.3g}, fitted to the true value by least squares"
             return replace(judged, reason=f"{judged.reason}, {fitted}")

@@ -3,7 +3,7 @@
 The table of activations is R-CONV's (WISE 2024, table 1), with SoftPlus corrected: 1/(1+e^-X) is
 its derivative in the pre-activation; in the output X it is 1 - e^-X. Where an activation is flat
 (Clip and HardSigmoid where they saturate) the derivative is 0 and the inverse NaN. Activations that
-are not monotone (SiLU, GELU, Mish, HardSwish) have neither: their output does not tell their input.
+are not monotone (SiLU, GELU, Mish, HardSwish) have an inverse of their positive side alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from leakaudit import operators as ops
 from leakaudit.equations.axes import per_channel
 from leakaudit.execute.interface import Call, Executors, NotExecutable, Outputs
 
+# Of an interval of the size of the number sought, down to float64's precision.
+_HALVINGS = 53
+
 # An activation's function of o or of its output y, given PReLU's slope.
 Form = Callable[[Any, Tensor, Tensor | None], Tensor]
 
@@ -29,7 +32,7 @@ Form = Callable[[Any, Tensor, Tensor | None], Tensor]
 class Curve:
     """The three forms of an activation; `apply`, `derivative` and `inverse` below say of what.
 
-    The last two are None for activations that are not monotone.
+    `derivative` is None for activations that are not monotone.
     """
 
     apply: Form
@@ -59,7 +62,8 @@ def inverse(op: ops.Activation, y: Tensor, slope: Tensor | None) -> Tensor:
     """o with act(o) = y; not finite where y has no (finite) pre-image, or more than one.
 
     Raises:
-        NotImplementedError: The activation is not in the table, or not monotone.
+        NotImplementedError: The activation is not in the table, or neither monotone nor rising
+            wherever it is positive.
     """
     return _form(op, "inverse")(op, y, slope)
 
@@ -82,6 +86,18 @@ def _clip_apply(op: ops.Clip, o: Tensor, slope: Tensor | None) -> Tensor:
         # Not clamp: its gradient is 1 at the ends, where `derivative` has 0.
         return F.hardtanh(o, op.low, op.high)
     return o.clamp(*(int(end) if math.isfinite(end) else None for end in (op.low, op.high)))
+
+
+def _positive_inverse(op: ops.activation.Winding, y: Tensor, slope: Tensor | None) -> Tensor:
+    """The o > 0 with act(o) = y > 0 by bisection of [y, 2y], NaN for other y."""
+    if not op.rises_where_positive:
+        raise NotImplementedError(f"{op} falls where it is positive")
+    low, high = y, 2 * y
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = apply(op, middle, slope) < y
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.where(y > 0, (low + high) / 2, torch.full_like(y, torch.nan))
 
 
 CURVES: Mapping[type[ops.Activation], Curve] = {
@@ -156,12 +172,22 @@ CURVES: Mapping[type[ops.Activation], Curve] = {
             (y > 0) & (y < 1), (y - op.beta) / op.alpha, torch.nan
         ),
     ),
-    ops.Silu: Curve(apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o)),
-    ops.Gelu: Curve(
-        apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none")
+    ops.Silu: Curve(
+        apply=lambda op, o, _slope: o * torch.sigmoid(op.beta * o),
+        inverse=_positive_inverse,
     ),
-    ops.Mish: Curve(apply=lambda _op, o, _slope: F.mish(o)),
-    ops.HardSwish: Curve(apply=lambda _op, o, _slope: F.hardswish(o)),
+    ops.Gelu: Curve(
+        apply=lambda op, o, _slope: F.gelu(o, approximate="tanh" if op.approximate else "none"),
+        inverse=_positive_inverse,
+    ),
+    ops.Mish: Curve(
+        apply=lambda _op, o, _slope: F.mish(o),
+        inverse=_positive_inverse,
+    ),
+    ops.HardSwish: Curve(
+        apply=lambda _op, o, _slope: F.hardswish(o),
+        inverse=_positive_inverse,
+    ),
     ops.Identity: Curve(
         apply=lambda _op, o, _slope: o,
         derivative=lambda _op, y, _slope: torch.ones_like(y),

@@ -26,14 +26,16 @@ class Quality(IntEnum):
 
     SCALED = 1  # up to one unknown factor
     ACTIVE = 2  # where the activation is on; elsewhere only o <= 0
-    KEPT = 3  # where a stored condition keeps it; elsewhere nothing reads it
-    READ = 4  # on the pixels that the next layer reads
-    EXACT = 5
+    SEEN = 3  # where the loss depends on it; elsewhere dl/dt is 0
+    KEPT = 4  # where a stored condition keeps it; elsewhere nothing reads it
+    READ = 5  # on the pixels that the next layer reads
+    EXACT = 6
 
 
 QUALITY_TEXT = {
     Quality.SCALED: "up to one unknown scale",
     Quality.ACTIVE: "where the activation is on",
+    Quality.SEEN: "where its gradient is not 0",
     Quality.KEPT: "where a stored condition keeps it",
     Quality.READ: "on the pixels that are read",
     Quality.EXACT: "exactly",

@@ -64,8 +64,16 @@ def reads_bias_once(known: Knowledge, node: Node) -> bool:
 
     Then that gradient is dl/dy.
     """
-    bias = node.parameter("bias")
-    return known.observed(bias) and size(known, bias or "") == size(known, node.outputs[0])
+    return reads_once(known, node, "bias")
+
+
+def reads_once(known: Knowledge, node: Node, role: str) -> bool:
+    """Whether each element of a parameter goes into one element of the output, its gradient sent.
+
+    That gradient is then no sum.
+    """
+    name = node.parameter(role)
+    return known.observed(name) and size(known, name or "") == size(known, node.outputs[0])
 
 
 def derive(node: Node, known: Knowledge) -> Iterator[Derivation]:

@@ -121,8 +121,14 @@ def _sums(known: Knowledge) -> Iterator[Derivation]:
 
 
 def _target(known: Knowledge) -> Fact | None:
-    """The best-known value nearest to the inputs. Tensors stand in the order they are computed."""
+    """The best-known value nearest to the inputs. Tensors stand in the order they are computed.
+
+    An input up to one factor is a picture of another brightness: it says more than exact features.
+    """
     private = known.graph.depend_on_inputs
+    found = [name for name in known.graph.inputs if known.quality(value(name)) is not None]
+    if found and all(known.quality(value(name)) is Quality.SCALED for name in found):
+        return value(found[0])
     for minimum in (Quality.ACTIVE, Quality.SCALED):
         for tensor in known.graph.tensors:
             if tensor in private and (known.quality(value(tensor)) or 0) >= minimum:

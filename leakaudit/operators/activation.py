@@ -53,6 +53,14 @@ class ActivationInverse(Derivation):
         return "the activation is invertible: o = act⁻¹(y)"
 
 
+class PositiveInverse(Derivation):
+    kind: ClassVar[str] = "activation-positive-inverse"
+    text: ClassVar[str] = (
+        "o = act⁻¹(y) where y > 0: the curve rises wherever it is positive; elsewhere two inputs "
+        "give one output, and only o <= 0 is known"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Activation(ByElement):
     """Base of the elementwise activation functions, each of which states its own traits.
@@ -130,12 +138,36 @@ class Increasing(Activation):
 
 @dataclass(frozen=True, slots=True)
 class Winding(Activation):
-    """Base of those that fall and rise: their output does not tell their input."""
+    """Base of those that fall and rise: a negative output does not tell its input.
+
+    y = o · s(o) with 1/2 <= s <= 1 for o > 0, where y rises, and y <= 0 for o <= 0: a positive
+    output has one pre-image, in [y, 2y]. The derivative follows there too, but a gradient with
+    holes makes no gradient constraints: the path goes on by weight constraints alone.
+    """
 
     abstract: ClassVar[bool] = True
     monotone: ClassVar[bool] = False
     invertible: ClassVar[bool] = False
     saturation_levels: ClassVar[None] = None
+
+    @property
+    def rises_where_positive(self) -> bool:
+        """Whether it is of that form for its hyperparameters."""
+        return True
+
+    def derive(self, node: Node, known: Knowledge) -> Iterator[Derivation]:
+        (o,), (y,) = node.inputs, node.outputs
+        quality = known.quality(value(y))
+        if self.rises_where_positive and quality is not None and quality > Quality.SCALED:
+            yield PositiveInverse(node.name, value(o), (value(y),), Quality.ACTIVE)
+
+    def stop(self, node: Node, known: Knowledge) -> str | None:
+        if known.quality(value(node.inputs[0])) is not None:
+            return (
+                "the activation is not monotone: positive outputs tell their input, the others "
+                "tell neither it nor their derivative"
+            )
+        return "the activation is not monotone: its output does not tell its derivative"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +325,10 @@ class Silu(Winding):
     """o · sigmoid(beta · o)."""
 
     beta: float = 1.0
+
+    @property
+    def rises_where_positive(self) -> bool:
+        return self.beta >= 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 # Multiplications above which a pointwise convolution pays for handing over its operands.
 _LARGE = 1 << 24
+# Of power iteration for the extreme singular values: enough for the leading digit.
+_POWERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,37 @@ def factorise(T: Tensor, precision: float) -> Factorisation:
     largest = float(s[0]) if s.numel() else 0.0
     keep = int((s > largest * tolerance).sum())
     return Factorisation(left[:keep], Vh[:keep].T / s[:keep], s[:keep])
+
+
+def least_squares(T: Tensor, right: Tensor) -> tuple[Tensor, tuple[float, float], float]:
+    """The least-squares solution for T (rows, columns) of full column rank, by a QR factor.
+
+    Q is never formed, nor are singular vectors.
+
+    Returns:
+        The solution (columns,), T's largest and smallest singular value as power iteration
+        estimates them, from inside the spectrum (0 for a factor that is singular exactly), and the
+        relative residual.
+    """
+    columns = T.shape[1]
+    R = torch.linalg.qr(torch.cat([T, right[:, None]], 1), mode="r").R
+    factor = R[:columns, :columns]
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    start = torch.randn(columns, 1, generator=generator, dtype=T.dtype).to(T.device)
+    if R.shape[0] < columns or not bool(factor.diagonal().all()):
+        return torch.zeros_like(start[:, 0]), (float(factor.norm()), 0.0), 1.0
+    largest = smallest = start / start.norm()
+    for _ in range(_POWERS):
+        largest = factor.T @ (factor @ largest)
+        high = float(largest.norm())
+        largest = largest / high
+        half = torch.linalg.solve_triangular(factor.T, smallest, upper=False)
+        smallest = torch.linalg.solve_triangular(factor, half, upper=True)
+        low = float(smallest.norm())
+        smallest = smallest / low
+    x = torch.linalg.solve_triangular(factor, R[:columns, columns:], upper=True)[:, 0]
+    left = float(R[columns:, columns].norm()) / max(float(right.norm()), 1e-300)
+    return x, (math.sqrt(high), 1 / math.sqrt(low)), left
 
 
 def rank_tolerance(rows: int, columns: int, precision: float) -> float:

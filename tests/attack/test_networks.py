@@ -354,15 +354,49 @@ def test_pixels_that_no_tap_reads_are_counted_and_not_claimed() -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.GELU])
-def test_what_is_not_monotone_stops_the_path_at_the_head(activation: Callable[[], Any]) -> None:
+def test_what_is_not_monotone_passes_no_gradient(activation: Callable[[], Any]) -> None:
+    """Positive outputs are equations, and here too few: about half of 256, for 384 unknowns."""
     model = two_convolutions(activation)
     outcome = confirmed(model, IMAGE)
     assert outcome.model.unknowns == 256  # the input of the head, not the image
     assert outcome.layers["0"].scope is not Scope.END_TO_END
-    assert outcome.layers["2"].scope is not Scope.END_TO_END
     x, result = sent_and_recovered(model, IMAGE, CROSS_ENTROPY)
     assert "input" not in result.values
     assert float((result.values["t4"].tensor - model[:5](x).detach()).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish])
+def test_enough_positive_outputs_give_the_input(activation: Callable[[], Any]) -> None:
+    """The equations of the positive outputs, solved densely, have the rank and the solution."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 24, 3, padding=1), activation(), nn.Flatten(), nn.Linear(24 * 64, 10)
+    ).double()
+    x, result = sent_and_recovered(model, IMAGE, CROSS_ENTROPY)
+    assert result.broken is None
+    o = model[0](x).detach()
+    on = (o > 1e-9).flatten()
+    basis = torch.eye(64, dtype=torch.float64).reshape(64, 1, 8, 8)
+    rows = nn.functional.conv2d(basis, model[0].weight.detach(), padding=1).flatten(1).T[on]
+    right = (o - model[0].bias.detach()[:, None, None]).flatten()[on]
+    dense = torch.linalg.lstsq(rows, right[:, None]).solution.reshape(IMAGE)
+    assert int(torch.linalg.matrix_rank(rows)) == 64
+    assert float((result.values["input"].tensor - dense).abs().max()) < 1e-9
+    assert float((result.values["input"].tensor - x).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize(("activation", "filters"), [(nn.GELU, 2), (nn.SiLU, 1)])
+def test_too_few_positive_outputs_are_said_to_be_too_few(
+    activation: Callable[[], Any], filters: int
+) -> None:
+    """Counting cannot tell how many outputs are positive: the confirmation does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, filters, 3, padding=1), activation(), nn.Flatten(), nn.Linear(filters * 64, 9)
+    ).double()
+    outcome = confirmed(model, IMAGE)
+    assert outcome.model.status is Status.NOT_REPRODUCED
+    assert "give no equation" in outcome.model.reason
 
 
 def test_a_batch_is_not_separated_by_one_bias() -> None:

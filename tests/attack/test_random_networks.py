@@ -61,6 +61,7 @@ def test_claims_hold_numerically_for_many_more() -> None:
     assert {
         "activation-gradient",
         "activation-inverse",
+        "activation-positive-inverse",
         "added-parameter-gradient",
         "affine-gradient",
         "batch-norm-inverse",
@@ -75,5 +76,6 @@ def test_claims_hold_numerically_for_many_more() -> None:
         "forward",
         "moved-gradient",
         "moved-value",
+        "normalised-value",
         "sum-over-uses",
     } <= steps.keys()

@@ -229,7 +229,7 @@ def test_rconv_and_rgap_recover_the_same_picture() -> None:
 
 
 def test_rconv_names_what_stops_it() -> None:
-    model = network(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 5))
+    model = network(nn.Conv2d(1, 1, 3), nn.GELU(), nn.Flatten(), nn.Linear(36, 5))
     result, _ = run(RConv(), model, "cross-entropy")
     assert result.x is None
     assert result.failure == "no leak path reaches the input"

@@ -93,15 +93,30 @@ def test_a_shape_that_the_file_states_wrongly_is_refused() -> None:
         execute_one(ops.Relu(), [rand(2, 3)], [(3, 2)])
 
 
-@pytest.mark.parametrize("op", [ops.Silu(), ops.Gelu(), ops.Mish(), ops.HardSwish()])
-def test_what_is_not_monotone_is_not_inverted(op: ops.Activation) -> None:
-    o = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+@pytest.mark.parametrize(
+    "op",
+    [
+        *(ops.Silu(), ops.Silu(beta=0.3), ops.Silu(beta=7.0)),
+        *(ops.Gelu(), ops.Gelu(approximate=True), ops.Mish(), ops.HardSwish()),
+    ],
+    ids=repr,
+)
+def test_what_is_not_monotone_is_inverted_on_its_positive_side(op: ops.Activation) -> None:
+    o = torch.cat([torch.linspace(-8, 8, 4001), torch.logspace(-12, 3, 200)]).double()
     y = activations.apply(op, o, None)
-    assert bool((y.diff() < 0).any())
-    assert bool((y.diff() > 0).any())
-    for function in (activations.derivative, activations.inverse):
-        with pytest.raises(NotImplementedError):
-            function(op, y, None)
+    assert bool((y[:4001].diff() < 0).any())
+    assert bool((y[:4001].diff() > 0).any())
+    with pytest.raises(NotImplementedError):
+        activations.derivative(op, y, None)
+    inverse = activations.inverse(op, y, None)
+    # An output is positive exactly where its input is: no negative one is taken for an equation.
+    assert torch.equal(inverse.isnan(), o <= 0)
+    torch.testing.assert_close(inverse[o > 0], o[o > 0], rtol=1e-14, atol=0)
+
+
+def test_a_curve_that_falls_where_it_is_positive_is_not_inverted() -> None:
+    with pytest.raises(NotImplementedError):
+        activations.inverse(ops.Silu(beta=-1.0), torch.ones(3), None)
 
 
 @pytest.mark.parametrize("op", [ops.Clip(-1.0, 2.0), ops.Clip(0.0, 6.0), ops.HardSigmoid()])

@@ -48,7 +48,8 @@ def test_loss_equation_needs_the_head() -> None:
     path = find_leak_path(b.graph(), "cross-entropy")
     assert path.knowledge.quality(value("input")) is Quality.SCALED
     assert list(reasons(path.report)) == ["mystery"]
-    assert path.report.furthest == "mystery"
+    # Up to its brightness the input says more than exact features do.
+    assert path.report.furthest == "input"
 
 
 def test_two_examples_are_not_separated() -> None:

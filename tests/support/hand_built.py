@@ -49,6 +49,8 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Any], ops.Activation]] = {
     nn.Hardsigmoid: lambda m: ops.HardSigmoid(1 / 6, 0.5),
     nn.SiLU: lambda m: ops.Silu(),
     nn.GELU: lambda m: ops.Gelu(),
+    nn.Mish: lambda m: ops.Mish(),
+    nn.Hardswish: lambda m: ops.HardSwish(),
     Atan: lambda m: ops.ArcTan(),
 }
 

@@ -240,7 +240,7 @@ def _moved(draw: Any, shape: Shape, seed: int) -> list[nn.Module]:
 
 def _pooled(draw: Any, shape: Shape, seed: int) -> list[nn.Module]:
     kinds: list[nn.Module] = [nn.ZeroPad2d(1), nn.BatchNorm2d(shape[1]), nn.GroupNorm(1, shape[1])]
-    kinds.append(nn.Softmax(1))
+    kinds += [nn.Softmax(1), nn.LayerNorm(shape[1:])]
     if min(shape[2:]) > 1:
         kinds += [nn.AvgPool2d(2, 1), nn.MaxPool2d(2, 2), nn.AdaptiveAvgPool2d(1)]
         kinds.append(nn.Upsample(scale_factor=2))

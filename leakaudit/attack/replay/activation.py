@@ -89,6 +89,18 @@ def pre_activation(step: activation.ActivationInverse, state: State) -> Known:
     return Known(o, None if bool(mask.all()) else mask, error / flattest)
 
 
+def positive_pre_activation(step: activation.PositiveInverse, state: State) -> Known:
+    """o where y is positive beyond rounding: a y just below 0 may belong to an o far below."""
+    _, op, y, slope = _activation(step, state)
+    error = y.error + state.rounding(y.tensor)
+    mask = y.tensor > error
+    if y.mask is not None:
+        mask &= y.mask
+    o = torch.where(mask, inverse(op, y.tensor, slope), 0.0)
+    # The slope is at least 1/2 there.
+    return Known(o, None if bool(mask.all()) else mask, 2 * error)
+
+
 def _saturated(o: Tensor, slopes: Tensor, mask: Tensor, error: float) -> Tensor:
     """Where y is so near the end of the curve's range that rounding decides what o it stands for.
 

@@ -38,6 +38,7 @@ def replay(step: Derivation, state: State) -> Known:
 REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     ops.activation.ActivationGradient: activation.output_gradient,
     ops.activation.ActivationInverse: activation.pre_activation,
+    ops.activation.PositiveInverse: activation.positive_pre_activation,
     ops.arithmetic.AddedParameterGradient: arithmetic.added_parameter_gradient,
     ops.arithmetic.BranchValue: arithmetic.branch_value,
     ops.arithmetic.OperandGradient: arithmetic.operand_gradient,
@@ -60,8 +61,10 @@ REPLAYS: dict[type[Derivation], Callable[[Any, State], Known]] = {
     generals.UnusedGradient: general.unused_gradient,
     MovedGradient: general.pull_back,
     MovedValue: moved.moved_value,
+    ops.normalisation.AffineValue: normalisation.affine_value,
     ops.normalisation.BatchNormInverse: normalisation.batch_norm_inverse,
     ops.normalisation.BiasGradient: general.bias_gradient,
+    ops.normalisation.NormalisedConvolutionValue: normalisation.convolution_value,
     path.SumOverUses: general.sum_over_uses,
 }
 for derivation, function in REPLAYS.items():
