@@ -8,6 +8,7 @@ import sympy
 
 from leakaudit.counting.bound import layer_bound
 from leakaudit.counting.count import READS_STORED, count, verdict
+from leakaudit.counting.generic_rank import generic_rank
 from leakaudit.counting.geometry import Axis, ConvolutionGeometry, geometry_of
 from leakaudit.counting.symbolic import slides_counts, symbolic_layer
 from leakaudit.errors import UsageError
@@ -72,6 +73,7 @@ def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
         f"rank bound = {counts.rank_bound} of {counts.unknowns} unknowns "
         f"(gradient constraints alone {counts.gradient_rank_bound}; {bound.unread} unread; "
         f"{counts.redundant} of the equations are redundant)",
+        _generic(generic_rank(geometry)),
     ]
     lines += ["", _conclusion(verdict(counts), counts.determined_fraction)]
     if node.op.is_convolution:
@@ -83,6 +85,14 @@ def explain_layer(target: str, layer: str, options: LoadOptions) -> str:
             *_ranges(geometry),
         ]
     return "\n".join(lines)
+
+
+def _generic(rank: int | None) -> str:
+    """The exact rank for all but special weights and gradients, in a line."""
+    if rank is None:
+        return "rank (generic): not computed, the layer is too large"
+    how = "of a random instance modulo a prime, what all but special weights and gradients have"
+    return f"rank (generic) = {rank}, {how}"
 
 
 def _equation(

@@ -200,6 +200,12 @@ def test_explain_a_layer_puts_the_numbers_in() -> None:
     assert "filters F (now 20)" in text
 
 
+def test_explain_prints_the_rank_that_the_equations_have() -> None:
+    """The published layer whose bound is its true rank."""
+    text = run("explain", str(SAMPLES / "cnn6_d.onnx"), "--layer", "conv2").stdout
+    assert "rank (generic) = 3188, of a random instance modulo a prime" in text
+
+
 def test_explain_an_unknown_layer_lists_the_layers() -> None:
     result = run("explain", LENET, "--layer", "conv9")
     assert result.exit_code == 2
