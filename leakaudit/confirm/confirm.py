@@ -139,7 +139,7 @@ def confirm(
         left = _left(started, options.time_budget)
         beyond, picture, tried = _searched(base, path, weights, result, shared, left)
         model = replace(model, attempts=(*model.attempts, tried))
-        reconstruction = picture
+        reconstruction = reconstruction if beyond is None else picture
 
     told: dict[str, Confirmation] = {}
     partial: dict[str, Tensor] = {}

@@ -99,6 +99,15 @@ def test_too_few_known_numbers_are_not_tried() -> None:
         search(graph, weights_of(model), known, seconds=5)
 
 
+def test_features_of_zeros_are_not_tried() -> None:
+    """A dead network: every input that leaves it dead would fit."""
+    model = two_poolings(4, 24)
+    graph, known = features_of(model, make_probe(SHAPE, 0).values)
+    dead = {"t5": replace(known["t5"], tensor=torch.zeros_like(known["t5"].tensor))}
+    with pytest.raises(NotTried, match="0 throughout"):
+        search(graph, weights_of(model), dead, seconds=5)
+
+
 def test_gradients_below_a_narrow_layer_do_not_count() -> None:
     """Whatever is known behind 36 numbers depends on the input through these alone."""
     model = two_poolings(1, 24)

@@ -150,6 +150,8 @@ def pose(
     segments = _segments(graph, nodes, target, features, observed)
     names = [name for segment in segments for name in segment.parameters]
     mask = torch.ones_like(found.tensor) if found.mask is None else found.mask.to(found.tensor)
+    if not bool((found.tensor * mask).any()):
+        raise NotTried("the known features are 0 throughout")
     problem = Problem(
         graph,
         constants,
