@@ -36,9 +36,8 @@ def simulate_gradients(state: State, inputs: Mapping[str, Tensor]) -> float | No
     }
     z = run(graph, weights, inputs)[output]
     names = list(state.gradients)
-    simulated = torch.autograd.grad(
-        z, [weights[name] for name in names], known.tensor, allow_unused=True
-    )
+    sent_back = (z * known.tensor).sum()
+    simulated = torch.autograd.grad(sent_back, [weights[name] for name in names], allow_unused=True)
     difference = total = 0.0
     for name, got in zip(names, simulated, strict=True):
         observed = state.gradients[name]

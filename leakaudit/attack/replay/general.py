@@ -54,9 +54,9 @@ def pull_back(step: Derivation, state: State) -> Known:
     pairs = [(o, g) for o, g in zip(outputs, back, strict=True) if o.requires_grad]
     if not pairs:
         return Known(torch.zeros_like(inputs[index]))
-    (result,) = torch.autograd.grad(
-        [o for o, _ in pairs], [inputs[index]], [g for _, g in pairs], allow_unused=True
-    )
+    # As a number, whose gradient is the same: given outputs' gradients, torch imports sympy first.
+    total = sum((o * g).sum() for o, g in pairs)
+    (result,) = torch.autograd.grad(total, [inputs[index]], allow_unused=True)
     return Known(torch.zeros_like(inputs[index]) if result is None else result)
 
 

@@ -43,10 +43,10 @@ def layer_table(layers: Sequence[LayerReport], width: int, style: Style) -> list
         style: Colours a piece of text by the verdict it belongs to, adding no visible character.
     """
     for layout in _LAYOUTS:
-        lines = _lines(layers, layout, lambda text, _: text)
-        if max(map(len, lines)) <= width:
+        lines = _lines(layers, layout, style)
+        if max(len(click.unstyle(line)) for line in lines) <= width:
             break
-    return _lines(layers, layout, style)
+    return lines
 
 
 def _lines(layers: Sequence[LayerReport], layout: _Layout, style: Style) -> list[str]:
