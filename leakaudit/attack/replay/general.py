@@ -55,7 +55,7 @@ def pull_back(step: Derivation, state: State) -> Known:
     if not pairs:
         return Known(torch.zeros_like(inputs[index]))
     # As a number, whose gradient is the same: given outputs' gradients, torch imports sympy first.
-    total = sum((o * g).sum() for o, g in pairs)
+    total = torch.stack([(o * g).sum() for o, g in pairs]).sum()
     (result,) = torch.autograd.grad(total, [inputs[index]], allow_unused=True)
     return Known(torch.zeros_like(inputs[index]) if result is None else result)
 
