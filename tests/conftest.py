@@ -28,8 +28,8 @@ settings.load_profile("busy")
 @pytest.fixture(autouse=True)
 def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that does not find the input takes all the time it has; its own tests set theirs."""
-    if "leakaudit.confirm.confirm" in sys.modules:
-        monkeypatch.setattr("leakaudit.confirm.confirm.SEARCH_SECONDS", 2.0)
+    if "leakaudit.confirm.beyond" in sys.modules:
+        monkeypatch.setattr("leakaudit.confirm.beyond.SEARCH_SECONDS", 2.0)
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from leakaudit.attack.reconstruct import Reconstruction, reconstruct
-from leakaudit.attack.search.problem import NotTried
-from leakaudit.attack.search.search import search_after
+from leakaudit.confirm.beyond import may_go_on, searched
 from leakaudit.confirm.client import GRADIENT_DTYPES, SharedGradient, choose_device, share_gradient
 from leakaudit.confirm.given_output import solve_given_output
 from leakaudit.confirm.one_layer import (
@@ -29,7 +28,7 @@ from leakaudit.confirm.recovered import Recovered, RecoveredTensor, RecoveredUpT
 from leakaudit.errors import AuditError
 from leakaudit.execute import NotExecutable
 from leakaudit.facts.fact import Quality, value
-from leakaudit.findings import Confirmation, Scope, Status, StopKind
+from leakaudit.findings import Confirmation, Scope, Status
 from leakaudit.graph import Graph, Node
 from leakaudit.leakpath.path import LeakPath
 from leakaudit.operators import Unsupported
@@ -38,8 +37,6 @@ from leakaudit.solvers.interface import Solution
 
 Progress = Callable[[str], None]
 
-# A search that succeeds takes seconds; one that has not after this long hardly will.
-SEARCH_SECONDS = 20.0
 SYNTHETIC_COST = 10**8  # multiplications of a forward pass
 
 
@@ -134,10 +131,10 @@ def confirm(
     seconds = time.perf_counter() - walk
     model, reconstruction = _end_to_end(base, path, result, shared, seconds)
     beyond = None
-    if result.target is not None and result.broken is None and _may_go_on(path):
+    if result.target is not None and result.broken is None and may_go_on(path):
         progress("searching for the input behind the end of the path")
         left = _left(started, options.time_budget)
-        beyond, picture, tried = _searched(base, path, weights, result, shared, left)
+        beyond, picture, tried = searched(base, path, weights, result, shared, left)
         model = replace(model, attempts=(*model.attempts, tried))
         reconstruction = reconstruction if beyond is None else picture
 
@@ -295,49 +292,6 @@ def _end_to_end(
     last = list(result.solutions.values())[-1] if result.solutions else None
     judged = _recovered(path, tensor, result, last).judge(shared.values[tensor])
     return judged.confirmation(base, Scope.END_TO_END), judged.picture
-
-
-def _searched(
-    base: Confirmation,
-    path: LeakPath,
-    weights: Mapping[str, Tensor],
-    result: Reconstruction,
-    shared: SharedGradient,
-    seconds: float,
-) -> tuple[Confirmation | None, Tensor | None, str]:
-    """The input where a search found it, its picture, and what was tried, in words."""
-    graph = path.knowledge.graph
-    unit = (0.0, 1.0) if is_image_shape(graph.tensors[graph.inputs[0]].shape) else None
-    try:
-        found = search_after(
-            path,
-            weights,
-            shared.gradients,
-            result,
-            seconds=min(seconds, SEARCH_SECONDS),
-            seed=base.seed or 0,
-            value_range=unit,
-        )
-    except NotTried as why:
-        return None, None, f"search behind the end of the path: not tried, {why}"
-    if not found.recovered:
-        none = "which is no evidence that it cannot be found"
-        failed = f"search from {found.features} did not find the input ({found.reason}), {none}"
-        return None, None, failed
-    judged = RecoveredTensor(found.x).judge(shared.values[found.target])
-    how = (
-        f"the input, by nonlinear least squares from {found.features}, which is known exactly and "
-        f"reproduced to {found.residual:.0e}"
-    )
-    status = Status.BY_SEARCH if judged.status is Status.CONFIRMED else judged.status
-    judged = replace(judged, status=status, reason=how, solver="search", attempts=found.attempts)
-    given = judged.confirmation(replace(base, seconds=found.seconds), Scope.END_TO_END)
-    return given, judged.picture, how
-
-
-def _may_go_on(path: LeakPath) -> bool:
-    """Whether the path stops where this version follows it no further, and no count says why."""
-    return any(stop.kind is StopKind.NOT_FOLLOWED for stop in path.report.stopped)
 
 
 def _left(started: float, budget: float | None) -> float:

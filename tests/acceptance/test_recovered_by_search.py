@@ -39,7 +39,7 @@ def convolutional(first: int, second: int, size: int, hidden: int) -> nn.Sequent
 def test_the_picture_comes_back_from_float32_gradients(
     first: int, second: int, size: int, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leakaudit.confirm.confirm.SEARCH_SECONDS", 600.0)
+    monkeypatch.setattr("leakaudit.confirm.beyond.SEARCH_SECONDS", 600.0)
     model = convolutional(first, second, size, hidden)
     report = leakaudit.audit(model, input_shape=(1, 1, size, size), time_budget=600)
     (finding,) = (found for found in report.findings if found.rule == "LA012")
