@@ -54,13 +54,24 @@ def stops(known: Knowledge) -> tuple[PathStop, ...]:
 def _proven(known: Knowledge, node: Node) -> bool:
     """Whether all equations of a layer together leave open what it reads, were they all known.
 
-    It is about the layer alone: where others read the same tensor, their equations may close it.
+    It is about the layer alone. Where others read the same tensor, their equations may close it;
+    where it is computed linearly from fewer numbers, as a padding of copies is, its own may.
     """
-    if not node.op.is_layer or len(known.graph.uses[node.inputs[0]]) > 1:
+    if not node.op.is_layer or not _unknowns_of_its_own(known, node.inputs[0]):
         return False
     layer = replace(geometry_of(known.graph, node), gradient_rank=known.rank(node))
     bound = layer_bound(layer)
     return bound.rank < bound.read
+
+
+def _unknowns_of_its_own(known: Knowledge, tensor: str) -> bool:
+    """Whether a tensor has one reader, and comes from outside or out of an activation."""
+    while len(known.graph.uses[tensor]) == 1:
+        producer = known.graph.producers.get(tensor)
+        if producer is None or not producer.op.only_rearranges:
+            return producer is None or producer.op.is_activation
+        tensor = producer.inputs[0]
+    return False
 
 
 def _unknown_inputs(known: Knowledge, node: Node) -> list[str]:
