@@ -57,6 +57,8 @@ def _proven(known: Knowledge, node: Node) -> bool:
     It is about the layer alone. Where others read the same tensor, their equations may close it;
     where it is computed linearly from fewer numbers, as a padding of copies is, its own may.
     """
+    if not any(parameter.trainable for parameter in known.graph.parameters.values()):
+        return True  # no gradient is sent
     if not node.op.is_layer or not _unknowns_of_its_own(known, node.inputs[0]):
         return False
     layer = replace(geometry_of(known.graph, node), gradient_rank=known.rank(node))
